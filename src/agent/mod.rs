@@ -1,0 +1,22 @@
+//! The agent: finds, decides and runs the steps of one plan, and tells how it went.
+
+pub mod progress;
+pub mod report;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::references::References;
+use progress::Reporter;
+
+/// What every step needs.
+#[derive(Clone)]
+pub struct Context {
+    /// Secrets and ConfigMaps that the plan names.
+    pub references: Arc<dyn References>,
+    /// Where progress goes.
+    pub reporter: Reporter,
+    /// Set when the run is to stop: SIGTERM, Ctrl-C or the deadline.
+    pub stop: CancellationToken,
+}

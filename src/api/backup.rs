@@ -1,0 +1,218 @@
+//! `PgBackup`: one backup run and its artefact.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::connection::Connection;
+use super::job::JobSettings;
+use super::status::{Artifact, RunStatus};
+use super::storage::Storage;
+
+/// What to back up, from where, to where.
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[kube(
+    group = "pgrescue.dev",
+    version = "v1alpha1",
+    kind = "PgBackup",
+    namespaced,
+    status = "PgBackupStatus",
+    shortname = "pgb",
+    category = "pgrescue"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PgBackupSpec {
+    /// The server to back up.
+    pub connection: Connection,
+    /// Which databases. Left out: the one that the connection names, or, where it names none or `*`, all that allow
+    /// connections but `template0` and `rdsadmin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub databases: Option<DatabaseSelection>,
+    /// Where the artefact goes.
+    pub storage: Storage,
+    /// Leaves out the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_only: Option<bool>,
+    /// Leaves out the definitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_only: Option<bool>,
+    /// Which schemas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schemas: Option<NameSelection>,
+    /// Which tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<TableSelection>,
+    /// Rows of unlogged tables. Default: `Exclude`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlogged_table_data: Option<UnloggedTableData>,
+    /// How rows are compressed. Default: `Zstd`, level 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Credentials of user mappings and subscriptions. Default: `Strip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_credentials: Option<ForeignCredentials>,
+    /// Password verifiers of roles in `globals.sql`. Default: `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_passwords: Option<RolePasswords>,
+    /// What becomes of the artefact when the resource is deleted. Default: `Retain`. May be changed at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Shows the steps and changes nothing. May be changed from `true` to `false` once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+    /// How the Job is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobSettings>,
+    /// Verbosity of the agent's log. Default: `Info`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// Databases by name: `include` or `exclude`, not both.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DatabaseSelection {
+    /// Exactly these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// All but these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// Schemas by name: `include` or `exclude`, not both.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NameSelection {
+    /// Exactly these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// All but these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// A table by schema and name, exactly: no patterns, no quoting.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableName {
+    /// Schema of the table.
+    pub schema: String,
+    /// Name of the table.
+    pub name: String,
+}
+
+/// Tables by name: `include` or `exclude`, not both; `excludeData` keeps the definition and leaves out the rows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableSelection {
+    /// Exactly these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<TableName>,
+    /// All but these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<TableName>,
+    /// Tables whose rows are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_data: Vec<TableName>,
+}
+
+/// Compression of the rows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compression {
+    /// The method.
+    pub method: CompressionMethod,
+    /// Level of the method: Zstd 1 to 22, Gzip 1 to 9, Lz4 1 to 12. Left out: 1 for Zstd, the method's default else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<u8>,
+}
+
+/// Compression methods of pg_dump.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the names are pg_dump's; a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum CompressionMethod {
+    #[default]
+    Zstd,
+    Gzip,
+    Lz4,
+    None,
+}
+
+/// Whether credentials of user mappings and subscriptions are stored.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum ForeignCredentials {
+    #[default]
+    Strip,
+    Keep,
+}
+
+/// Whether password verifiers of roles are stored.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum RolePasswords {
+    #[default]
+    Keep,
+    Omit,
+}
+
+/// Whether rows of unlogged tables are stored.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum UnloggedTableData {
+    Include,
+    #[default]
+    Exclude,
+}
+
+/// What becomes of the artefact when its resource is deleted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum DeletionPolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// Verbosity of the agent's log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Status of a backup run: the shared run status and the artefact.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PgBackupStatus {
+    /// What every run reports.
+    #[serde(flatten)]
+    pub run: RunStatus,
+    /// The finished artefact. Written by the controller with the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
+}

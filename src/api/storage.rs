@@ -1,0 +1,67 @@
+//! Where artefacts are kept: the `storage` block shared by all kinds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::connection::{ObjectRef, ValueSource};
+
+/// Exactly one kind of storage.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Storage {
+    /// A bucket of an S3 server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Storage>,
+    /// A folder of a PersistentVolumeClaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeStorage>,
+    /// A local folder; for `pgrescue run` alone, the operator refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderStorage>,
+}
+
+/// A bucket of an S3 server, and a prefix in it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Storage {
+    /// Name of the bucket; it must exist.
+    pub bucket: String,
+    /// Prefix of every key, without a slash at either end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Region of the bucket. Left out: the AWS SDK's chain decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// URL of an S3 server other than AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Addresses the bucket in the path of the URL instead of the host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_path_style: Option<bool>,
+    /// PEM of the authorities that may have signed the endpoint's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<ValueSource>,
+    /// Secret with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, optionally, `AWS_SESSION_TOKEN`.
+    /// Left out: the AWS SDK's chain (web identity, pod identity, instance metadata, profile).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<ObjectRef>,
+}
+
+/// A folder of a PersistentVolumeClaim of the same namespace.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeStorage {
+    /// Name of the PersistentVolumeClaim.
+    pub claim_name: String,
+    /// Folder inside the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A folder of the machine that runs `pgrescue run`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FolderStorage {
+    /// Path of the folder.
+    pub path: String,
+}

@@ -1,0 +1,1 @@
+//! The controllers: plan, apply, observe, status.

@@ -1,0 +1,1 @@
+//! PostgreSQL: connections, client programs, catalogs, archives, foreign servers.

@@ -1,0 +1,79 @@
+//! Where artefacts are kept: S3, a volume or a folder behind one trait, and the layout inside.
+
+pub mod error;
+
+pub mod layout;
+
+use std::ops::Range;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+pub use error::StoreError;
+
+/// Bytes of an object as they arrive.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
+
+/// An object as the store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Key, relative to the prefix of the storage.
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// An object as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Key, relative to the prefix of the storage.
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of its content, in hex, computed while it was sent.
+    pub sha256: String,
+}
+
+/// A bucket prefix or a folder. Keys are relative to it, with `/` between parts.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Where this is, without credentials: `s3://bucket/prefix`, `volume://claim/path`, `file:///path`.
+    fn location(&self) -> String;
+
+    /// Begins an object. Nothing can be read under the key before `Upload::finish`. Memory is bounded by the part size.
+    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// Reads an object, or the bytes `range` of it. A missing one is `StoreError::ObjectMissing`.
+    async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<ByteStream, StoreError>;
+
+    /// Size of an object, `None` where there is none.
+    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError>;
+
+    /// Every object whose key begins with `prefix`, in the order of their keys.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+
+    /// Deletes objects; a missing one is no error.
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
+
+    /// Aborts unfinished uploads under `prefix`, which an agent that died left behind. Returns how many.
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError>;
+
+    /// Proves, without leaving anything behind, that objects can be listed under the prefix; with `write` also that
+    /// they can be written and deleted.
+    async fn check_access(&self, write: bool) -> Result<(), StoreError>;
+}
+
+/// An object that is being written.
+#[async_trait]
+pub trait Upload: Send {
+    /// Appends bytes.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Makes the object visible, whole, its checksum verified by the store.
+    async fn finish(self: Box<Self>) -> Result<StoredObject, StoreError>;
+
+    /// Leaves nothing behind.
+    async fn abort(self: Box<Self>) -> Result<(), StoreError>;
+}
