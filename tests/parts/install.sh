@@ -3,13 +3,16 @@
 # ${PGRESCUE_CACHE:-$HOME/.cache/pgrescue}:
 #   pg/<major>/bin       PostgreSQL 12 to 18 (14 and later with client programs)
 #   bin/                 versitygw (S3 server), toxiproxy-server, toxiproxy-cli
+#   pgbouncer/           Debian's package, where apt-get is there
+# and the tests' own extension (extension/) into each PostgreSQL.
 # Versions are pinned; archives are checked against SHA-256, Go modules against
 # the Go checksum database. A second run finds everything there and does nothing.
 # Several runs at once wait for each other.
 #
-# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy; default all
+# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy, pgbouncer; default all
 set -euo pipefail
 
+here=$(dirname "$(readlink -f "$0")")
 cache=${PGRESCUE_CACHE:-$HOME/.cache/pgrescue}
 VERSITYGW=v1.7.0
 TOXIPROXY=v2.12.0
@@ -106,14 +109,41 @@ install_go() {
     stamp "$part" "$version"
 }
 
+# Debian's package and two libraries of its own, unpacked beside the others
+# so that no service starts. apt checks their signatures.
+install_pgbouncer() {
+    installed pgbouncer debian && return
+    needs apt-get apt
+    local tmp package
+    tmp=$(mktemp -d "$cache/tmp.XXXXXX")
+    (cd "$tmp" && apt-get download -qq pgbouncer libevent-2.1-7 libc-ares2 2>"$tmp/log") ||
+        { cat "$tmp/log" >&2; die "apt-get could not fetch pgbouncer; run apt-get update first"; }
+    for package in "$tmp"/*.deb; do dpkg -x "$package" "$tmp/tree"; done
+    rm -rf "$cache/pgbouncer"
+    mkdir "$cache/pgbouncer"
+    mv "$tmp/tree/usr/sbin" "$cache/pgbouncer/bin"
+    mv "$tmp"/tree/usr/lib/*-linux-gnu "$cache/pgbouncer/lib"
+    rm -rf "$tmp"
+    stamp pgbouncer debian
+}
+
+# `install -C` leaves an equal file alone, so that servers in use are not disturbed.
+install_extension() {
+    local folder
+    for folder in "$cache"/pg/*/share/extension "$cache"/pg/*/share/postgresql/extension; do
+        [ ! -d "$folder" ] || install -C -m 644 "$here"/extension/* "$folder"
+    done
+}
+
 install_part() {
     case $1 in
-        pg*)
+        pg[0-9]*)
             local line
             line=$(grep "^${1#pg} " <<<"$POSTGRESQL") || die "there is no part $1"
             # shellcheck disable=SC2086 # three words
             install_postgresql $line
             ;;
+        pgbouncer) install_pgbouncer ;;
         versitygw) install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw ;;
         toxiproxy)
             install_go toxiproxy "$TOXIPROXY" \
@@ -127,9 +157,10 @@ install_part() {
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || die "the pinned servers are for Linux on x86_64"
-[ $# -gt 0 ] || set -- pg12 pg13 pg14 pg15 pg16 pg17 pg18 versitygw toxiproxy
+[ $# -gt 0 ] || set -- pg12 pg13 pg14 pg15 pg16 pg17 pg18 versitygw toxiproxy pgbouncer
 mkdir -p "$cache/bin"
 exec 9>"$cache/install.lock"
 flock 9
 rm -rf "$cache"/tmp.??????
 for part in "$@"; do install_part "$part"; done
+install_extension
