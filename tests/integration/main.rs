@@ -3,6 +3,8 @@
 //! `parts` starts the servers, `fixtures` holds what the databases are filled
 //! with; every other module is one subject.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+
 mod fixtures;
 mod parts;
 

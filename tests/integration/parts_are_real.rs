@@ -16,10 +16,7 @@ fn every_supported_server_starts_and_answers() {
 #[test]
 fn one_changed_row_changes_the_content() {
     let server = PostgresServer::shared(12);
-    let (one, other) = (
-        server.create_database("one"),
-        server.create_database("other"),
-    );
+    let (one, other) = (server.create_database("one"), server.create_database("other"));
     for database in [&one, &other] {
         database.load_plain();
     }
@@ -44,10 +41,7 @@ fn one_changed_row_changes_the_content() {
 #[test]
 fn one_changed_definition_changes_the_schema() {
     let server = PostgresServer::shared(18);
-    let (one, other) = (
-        server.create_database("one"),
-        server.create_database("other"),
-    );
+    let (one, other) = (server.create_database("one"), server.create_database("other"));
     for database in [&one, &other] {
         database.load_plain();
     }
@@ -63,30 +57,20 @@ fn one_changed_definition_changes_the_schema() {
         assert_ne!(other.schema(), before, "{damage}");
     }
     let before = other.properties();
-    other.psql(&format!(
-        "ALTER DATABASE \"{}\" SET work_mem = '5MB'",
-        other.name
-    ));
+    other.psql(&format!("ALTER DATABASE \"{}\" SET work_mem = '5MB'", other.name));
     assert_ne!(other.properties(), before);
 }
 
 #[test]
 fn a_server_asks_for_its_password_and_for_tls_as_told() {
-    let server = PostgresServer::with(17)
-        .tls(TlsMode::ClientCertificate)
-        .start();
+    let server = PostgresServer::with(17).tls(TlsMode::ClientCertificate).start();
     assert_eq!(
-        server.psql(
-            "postgres",
-            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-        ),
+        server.psql("postgres", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"),
         "t"
     );
     let refused = |environment: &[(&str, &str)]| {
         let mut command = server.client(18, "psql", "postgres");
-        command
-            .envs(environment.iter().copied())
-            .args(["-Atc", "SELECT 1"]);
+        command.envs(environment.iter().copied()).args(["-Atc", "SELECT 1"]);
         !command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -151,9 +135,7 @@ fn a_cut_proxy_refuses_connections() {
     let proxy = toxiproxy.proxy(server.port);
     let reaches = || {
         let mut command = server.client(18, "psql", "postgres");
-        command
-            .env("PGPORT", proxy.port.to_string())
-            .args(["-Atc", "SELECT 1"]);
+        command.env("PGPORT", proxy.port.to_string()).args(["-Atc", "SELECT 1"]);
         command.stderr(Stdio::null()).stdout(Stdio::null());
         command.status().expect("psql is installed").success()
     };
@@ -173,21 +155,11 @@ fn the_pooler_shares_server_sessions_between_clients() {
     let pooler = PgBouncer::start_with_transaction_pooling(server);
     let through_pooler = |sql: &str| {
         let mut command = server.client(18, "psql", "postgres");
-        command
-            .env("PGPORT", pooler.port.to_string())
-            .args(["-XAtqc", sql]);
+        command.env("PGPORT", pooler.port.to_string()).args(["-XAtqc", sql]);
         let output = command.output().expect("psql is installed");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     through_pooler("SET work_mem = '77kB'");
-    assert_eq!(
-        through_pooler("SHOW work_mem"),
-        "77kB",
-        "another client's setting"
-    );
+    assert_eq!(through_pooler("SHOW work_mem"), "77kB", "another client's setting");
 }

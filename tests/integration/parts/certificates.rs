@@ -69,9 +69,7 @@ impl Certificates {
                 ),
             );
         }
-        let read = |name: &str| {
-            fs::read_to_string(folder.join(name)).expect("openssl has written the file")
-        };
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("openssl has written the file");
         Self {
             root: read("root.crt"),
             server: read("server.crt"),

@@ -23,7 +23,7 @@ const TEXT_SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; \
 
 /// Within one statement and so under one snapshot. `query_to_xml` runs the
 /// count of each relation; the row's text is hashed in UTF-8.
-const CONTENT: &str = r#"
+const CONTENT: &str = "
 WITH counted AS (
     SELECT c.oid, n.nspname, c.relname, c.relkind,
         CASE
@@ -47,7 +47,7 @@ SELECT json_build_array(
     CASE WHEN oid = 0 THEN relname ELSE format('%s %I.%I', CASE relkind WHEN 'S' THEN 'sequence' WHEN 'm' THEN 'materialized view' ELSE 'table' END, nspname, relname) END,
     array_to_string(xpath('/row/*/text()', query_to_xml(query, true, true, '')), ' '))
 FROM counted
-"#;
+";
 
 impl Content {
     /// What differs, one line each; empty where nothing does.
@@ -66,11 +66,7 @@ impl Content {
     #[track_caller]
     pub fn assert_same(&self, other: &Self) {
         let differences = self.differences(other);
-        assert!(
-            differences.is_empty(),
-            "content differs:\n{}",
-            differences.join("\n")
-        );
+        assert!(differences.is_empty(), "content differs:\n{}", differences.join("\n"));
     }
 }
 

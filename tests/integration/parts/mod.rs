@@ -2,10 +2,7 @@
 //! second, stop when they are dropped (also when the test process is killed),
 //! and ways to compare what databases hold. Nothing of the product belongs here.
 
-#![allow(
-    dead_code,
-    reason = "a part offers more than the tests of one moment use"
-)]
+#![allow(dead_code, reason = "a part offers more than the tests of one moment use")]
 
 mod certificates;
 mod content;
@@ -52,10 +49,7 @@ fn install(part: &str) {
         return;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/install.sh");
-    let output = Command::new(script)
-        .arg(part)
-        .output()
-        .expect("bash is installed");
+    let output = Command::new(script).arg(part).output().expect("bash is installed");
     assert!(
         output.status.success(),
         "{script} {part}: {}",

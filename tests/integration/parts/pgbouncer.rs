@@ -41,10 +41,7 @@ impl PgBouncer {
             let installation = cache().join("pgbouncer");
             let mut command = not_as_root(&installation.join("bin/pgbouncer"));
             command.push(configuration.display().to_string());
-            let libraries = [(
-                "LD_LIBRARY_PATH",
-                installation.join("lib").display().to_string(),
-            )];
+            let libraries = [("LD_LIBRARY_PATH", installation.join("lib").display().to_string())];
             let process = ServerProcess::start(folder, "KILL", &command, &libraries);
             if process.wait_until(|| network::accepts(port)) {
                 return Self {

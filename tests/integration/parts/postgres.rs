@@ -79,18 +79,12 @@ impl Builder {
         let installation = cache().join(format!("pg/{}", self.major));
         let mut command = not_as_root(&installation.join("bin/postgres"));
         command.extend(["-D".to_owned(), data.display().to_string()]);
-        let libraries = [(
-            "LD_LIBRARY_PATH",
-            installation.join("lib").display().to_string(),
-        )];
+        let libraries = [("LD_LIBRARY_PATH", installation.join("lib").display().to_string())];
         // SIGQUIT: an immediate shutdown; the data goes anyway.
         let process = ServerProcess::start(folder, "QUIT", &command, &libraries);
         let ready = process.wait_until(|| {
-            fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|pid| {
-                pid.lines()
-                    .nth(7)
-                    .is_some_and(|state| state.trim() == "ready")
-            })
+            fs::read_to_string(data.join("postmaster.pid"))
+                .is_ok_and(|pid| pid.lines().nth(7).is_some_and(|state| state.trim() == "ready"))
         });
         if !ready {
             eprintln!("{}", process.log());
@@ -124,16 +118,11 @@ impl Builder {
         for (name, value) in &self.settings {
             let _ = writeln!(settings, "{name} = '{}'", value.replace('\'', "''"));
         }
-        let allowed = self
-            .host_based_authentication
-            .as_deref()
-            .unwrap_or(match self.tls {
-                TlsMode::Off | TlsMode::Offered => "host all all 127.0.0.1/32 scram-sha-256\n",
-                TlsMode::Required => "hostssl all all 127.0.0.1/32 scram-sha-256\n",
-                TlsMode::ClientCertificate => {
-                    "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-full\n"
-                }
-            });
+        let allowed = self.host_based_authentication.as_deref().unwrap_or(match self.tls {
+            TlsMode::Off | TlsMode::Offered => "host all all 127.0.0.1/32 scram-sha-256\n",
+            TlsMode::Required => "hostssl all all 127.0.0.1/32 scram-sha-256\n",
+            TlsMode::ClientCertificate => "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-full\n",
+        });
         fs::write(data.join("pg_hba.conf"), allowed).expect("the data folder is ours");
         fs::OpenOptions::new()
             .append(true)
@@ -168,8 +157,7 @@ impl PostgresServer {
     /// One server per major version for all tests that keep to databases and
     /// roles of their own.
     pub fn shared(major: u32) -> &'static Self {
-        static SHARED: [OnceLock<PostgresServer>; MAJORS.len()] =
-            [const { OnceLock::new() }; MAJORS.len()];
+        static SHARED: [OnceLock<PostgresServer>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
         let index = MAJORS
             .iter()
             .position(|known| *known == major)
@@ -205,12 +193,8 @@ impl PostgresServer {
     /// Runs SQL (and psql's own commands) and gives what it printed: one row a
     /// line, columns separated by `|`. Panics on the first error.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        self.try_psql(database, sql).unwrap_or_else(|error| {
-            panic!(
-                "psql, PostgreSQL {}, database {database}: {error}",
-                self.major
-            )
-        })
+        self.try_psql(database, sql)
+            .unwrap_or_else(|error| panic!("psql, PostgreSQL {}, database {database}: {error}", self.major))
     }
 
     /// Like `psql`; the error is what psql wrote to its standard error.
@@ -302,10 +286,7 @@ impl Database<'_> {
     }
 
     pub fn exists(&self) -> bool {
-        let sql = format!(
-            "SELECT 1 FROM pg_database WHERE datname = {}",
-            literal(&self.name)
-        );
+        let sql = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(&self.name));
         self.server.psql("postgres", &sql) == "1"
     }
 }
@@ -351,9 +332,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String, Stri
     let mut stdin = child.stdin.take().expect("standard input is a pipe");
     let input = input.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child
-        .wait_with_output()
-        .expect("the program can be waited for");
+    let output = child.wait_with_output().expect("the program can be waited for");
     let _ = writer.join(); // the program may have ended before it read everything
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout)
@@ -378,16 +357,7 @@ fn template(major: u32) -> PathBuf {
     let initdb = not_as_root(&installation.join("bin/initdb"));
     let output = Command::new(&initdb[0])
         .args(&initdb[1..])
-        .args([
-            "-U",
-            SUPERUSER,
-            "-A",
-            "scram-sha-256",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "-N",
-        ])
+        .args(["-U", SUPERUSER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "-N"])
         .arg(format!("--pwfile={}", password.display()))
         .arg("-D")
         .arg(&made)
@@ -416,10 +386,5 @@ fn copy_folder(from: &Path, to: &Path) {
         .args([from, to])
         .status()
         .expect("cp is installed");
-    assert!(
-        status.success(),
-        "cp -a {} {}",
-        from.display(),
-        to.display()
-    );
+    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }

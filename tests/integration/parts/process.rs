@@ -21,14 +21,13 @@ rm -rf "$folder"
 "#;
 
 /// How long a server may take to start before the test fails.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A private folder, removed with the process that runs in it.
 pub fn new_folder(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder =
-        std::env::temp_dir().join(format!("pgrescue-{name}-{}-{number}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("pgrescue-{name}-{}-{number}", std::process::id()));
     let _ = fs::remove_dir_all(&folder); // left by an earlier process with this id
     fs::DirBuilder::new()
         .mode(0o700)
@@ -45,17 +44,11 @@ pub fn not_as_root(program: &Path) -> Vec<String> {
     if uid != 0 {
         return vec![program];
     }
-    [
-        "unshare",
-        "--user",
-        "--map-user=1000",
-        "--map-group=1000",
-        "--",
-    ]
-    .map(str::to_owned)
-    .into_iter()
-    .chain([program])
-    .collect()
+    ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([program])
+        .collect()
 }
 
 /// A running server.
@@ -67,12 +60,7 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     /// Starts `command`; `signal` is what stops it at once.
-    pub fn start(
-        folder: PathBuf,
-        signal: &str,
-        command: &[String],
-        environment: &[(&str, String)],
-    ) -> Self {
+    pub fn start(folder: PathBuf, signal: &str, command: &[String], environment: &[(&str, String)]) -> Self {
         let watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(&folder)

@@ -64,10 +64,7 @@ impl S3Server {
                 command.extend([option.to_owned(), path.display().to_string()]);
             }
         }
-        command.extend([
-            "posix".to_owned(),
-            folder.join("buckets").display().to_string(),
-        ]);
+        command.extend(["posix".to_owned(), folder.join("buckets").display().to_string()]);
         let credentials = [
             ("ROOT_ACCESS_KEY", Self::ACCESS_KEY.to_owned()),
             ("ROOT_SECRET_KEY", Self::SECRET_KEY.to_owned()),
@@ -135,16 +132,12 @@ impl S3Server {
     /// The parts of uploads that were neither completed nor aborted.
     pub fn orphan_parts(&self, bucket: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        collect_files(
-            &self.bucket_folder(bucket).join(".sgwtmp/multipart"),
-            &mut files,
-        );
+        collect_files(&self.bucket_folder(bucket).join(".sgwtmp/multipart"), &mut files);
         files
     }
 
     pub fn object(&self, bucket: &str, key: &str) -> Vec<u8> {
-        fs::read(self.bucket_folder(bucket).join(key))
-            .unwrap_or_else(|error| panic!("object {key}: {error}"))
+        fs::read(self.bucket_folder(bucket).join(key)).unwrap_or_else(|error| panic!("object {key}: {error}"))
     }
 
     /// The server's log so far.

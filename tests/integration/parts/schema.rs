@@ -1,4 +1,4 @@
-//! The definitions of a database, as pg_dump sees them, in a form that two
+//! The definitions of a database, as `pg_dump` sees them, in a form that two
 //! databases can be compared by.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl Schema {
         for line in dump.lines() {
             if line.starts_with("-- Name: ") && line.contains("; Type: ") {
                 close(&header, &mut body);
-                header = line.trim_start_matches("-- ").to_owned();
+                line.trim_start_matches("-- ").clone_into(&mut header);
             } else if !is_noise(line) {
                 body.push_str(line);
                 body.push('\n');
@@ -46,13 +46,7 @@ impl Schema {
             .chain(other.0.keys().filter(|name| !self.0.contains_key(*name)));
         names
             .filter(|name| self.0.get(*name) != other.0.get(*name))
-            .map(|name| {
-                format!(
-                    "{name}\n  {:?}\n  {:?}",
-                    self.0.get(name),
-                    other.0.get(name)
-                )
-            })
+            .map(|name| format!("{name}\n  {:?}\n  {:?}", self.0.get(name), other.0.get(name)))
             .collect()
     }
 
@@ -87,17 +81,13 @@ fn is_noise(line: &str) -> bool {
 }
 
 impl Database<'_> {
-    /// The definitions as the newest pg_dump sees them, without the schema
+    /// The definitions as the newest `pg_dump` sees them, without the schema
     /// `pgrescue`, where the product notes its runs.
     pub fn schema(&self) -> Schema {
         let output = self
             .server
             .client(NEWEST_CLIENT, "pg_dump", &self.name)
-            .args([
-                "--schema-only",
-                "--exclude-schema=pgrescue",
-                "--lock-wait-timeout=60s",
-            ])
+            .args(["--schema-only", "--exclude-schema=pgrescue", "--lock-wait-timeout=60s"])
             .output()
             .expect("pg_dump is installed");
         assert!(

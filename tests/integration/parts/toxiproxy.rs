@@ -88,20 +88,8 @@ impl Proxy<'_> {
     /// Adds a fault by toxiproxy's name for it, such as `limit_data` with
     /// `bytes=100000`, to what clients send (`upstream`) or receive.
     pub fn add_toxic(&self, kind: &str, attributes: &[&str], upstream: bool) {
-        let direction = if upstream {
-            "--upstream"
-        } else {
-            "--downstream"
-        };
-        let mut arguments = vec![
-            "toxic",
-            "add",
-            "--type",
-            kind,
-            "--toxicName",
-            kind,
-            direction,
-        ];
+        let direction = if upstream { "--upstream" } else { "--downstream" };
+        let mut arguments = vec!["toxic", "add", "--type", kind, "--toxicName", kind, direction];
         for attribute in attributes {
             arguments.extend(["--attribute", attribute]);
         }
