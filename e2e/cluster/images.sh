@@ -1,0 +1,196 @@
+#!/bin/bash
+# Builds the images of the tests and the demo and, where a cluster is named, brings
+# them into it. Prints their names as shell assignments:
+#   OPERATOR_IMAGE AGENT_IMAGE VERSITYGW_IMAGE POSTGRES_17_IMAGE POSTGRES_18_IMAGE
+# What has not changed is neither built nor brought again.
+#
+# usage: images.sh [NAME]         NAME: a cluster of up.sh
+#
+# PGRESCUE_BINARY   the binary to put into operator and agent; default: cargo builds it
+# E2E_KUBECONFIG    with a cluster of the caller's, its nodes pull the servers from
+#                   public registries; operator and agent are pushed to $E2E_REGISTRY,
+#                   or taken as OPERATOR_IMAGE and AGENT_IMAGE say
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+# shellcheck source=versions.sh
+source "$here/versions.sh"
+# shellcheck source=state.sh
+source "$here/state.sh"
+images=$cache/images
+logs=$cache/logs
+
+say() { echo "images: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+logged() {
+    local log=$logs/image-$1.log
+    shift
+    "$@" >"$log" 2>&1 </dev/null || { tail -n 40 "$log" >&2; die "failed: $*; the whole log is $log"; }
+}
+
+# No registry is needed: Debian's packages make an image that stands in for the
+# official one, so that the Dockerfiles keep their ordinary FROM.
+make_base() {
+    local name=docker.io/library/debian:bookworm-slim
+    if buildah inspect --type image "$name" >/dev/null 2>&1; then return; fi
+    say "making the base image from Debian's packages"
+    rm -f "$images/base.tar"
+    # Like the official image: no documentation, and apt keeps no caches.
+    # shellcheck disable=SC2016 # mmdebstrap expands it
+    logged base mmdebstrap --variant=apt --include=ca-certificates \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook='printf "%s\n" "Dir::Cache::pkgcache \"\";" "Dir::Cache::srcpkgcache \"\";" "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb\"; };" >"$1/etc/apt/apt.conf.d/docker-clean"' \
+        bookworm "$images/base.tar"
+    local container
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$images/base.tar" / >/dev/null
+    buildah config --cmd bash "$container"
+    buildah commit --quiet --rm "$container" "$name" >/dev/null
+    rm -f "$images/base.tar"
+}
+
+# Copies $1 to $2 unless it is the same: an unchanged file keeps its cached layer.
+stage() {
+    if ! cmp -s "$1" "$2"; then
+        mkdir -p "$(dirname "$2")"
+        cp "$1" "$2.part" && touch -d @0 "$2.part" && mv "$2.part" "$2"
+    fi
+}
+
+# $1 image, $2 Dockerfile, $3 context, then further arguments
+build() {
+    local image=$1 dockerfile=$2 context=$3
+    shift 3
+    logged "$image" buildah bud --isolation chroot --pull-never --layers --timestamp 0 \
+        --file "$dockerfile" --iidfile "$images/$image.id" "$@" "$context"
+}
+
+build_pgrescue() {
+    local binary=${PGRESCUE_BINARY:-} major program context=$images/context
+    if [ -z "$binary" ]; then
+        (cd "$repository" && cargo build --quiet --locked --bin pgrescue >&2)
+        binary=${CARGO_TARGET_DIR:-$repository/target}/debug/pgrescue
+    fi
+    strip -o "$images/pgrescue" "$binary"
+    stage "$images/pgrescue" "$context/pgrescue"
+    for major in $POSTGRESQL_CLIENTS; do
+        for program in pg_dump pg_dumpall pg_restore psql pg_basebackup; do
+            stage "$cache/pg/$major/bin/$program" "$context/postgresql/$major/bin/$program"
+        done
+        stage "$cache/pg/$major/lib/libpq.so.5" "$context/postgresql/$major/lib/libpq.so.5"
+    done
+    local target
+    for target in operator agent; do
+        build $target "$repository/Dockerfile" "$context" --target $target \
+            --build-arg BINARY=prebuilt-binary --build-arg CLIENTS=prebuilt-clients
+    done
+}
+
+build_postgres() {
+    local major=$1 context=$images/context-postgres-$1
+    local version
+    version=$(cat "$cache/stamps/pg$major")
+    if [ "$(cat "$context/version" 2>/dev/null)" != "$version" ]; then
+        rm -rf "$context" && mkdir -p "$context"
+        cp -a "$cache/pg/$major" "$context/server"
+        echo "$version" >"$context/version"
+    fi
+    stage "$here/images/postgres-entrypoint.sh" "$context/postgres-entrypoint.sh"
+    build "postgres-$major" "$here/images/postgres.Dockerfile" "$context" --build-arg MAJOR="$major"
+}
+
+build_versitygw() {
+    stage "$cache/bin/versitygw" "$images/context-versitygw/versitygw"
+    build versitygw "$here/images/versitygw.Dockerfile" "$images/context-versitygw"
+}
+
+# The name of a built image. Ours are named by their content, so that a Deployment
+# changes when the binary does.
+image_name() {
+    local id
+    id=$(sed 's/^sha256://' "$images/$1.id")
+    case $1 in
+        operator | agent) echo "pgrescue.dev/$1:${id:0:12}" ;;
+        postgres-*) echo "docker.io/library/postgres:${1#postgres-}" ;;
+        versitygw) echo docker.io/versity/versitygw:v1.7.0 ;;
+    esac
+}
+
+# The archive of image $1, written when the image is not the one of last time.
+archive() {
+    local image=$1 archive=$images/$1.tar
+    if ! cmp -s "$images/$image.id" "$archive.id"; then
+        rm -f "$archive" "$archive.id"
+        logged "archive-$image" buildah push --quiet "$(cat "$images/$image.id")" "docker-archive:$archive:$(image_name "$image")"
+        cp "$images/$image.id" "$archive.id"
+    fi
+    echo "$archive"
+}
+
+# Brings image $1 into the cluster unless it is there.
+bring() {
+    local image=$1 archive
+    archive=$(archive "$image")
+    ! cmp -s "$archive.id" "$state/images/$image.id" || return 0
+    case $(cluster_provider) in
+        kind) logged "bring-$image" kind load image-archive --name "pgrescue-$name" "$archive" ;;
+        node) "$here/node/import.sh" "$state" "$archive" ;;
+    esac
+    mkdir -p "$state/images"
+    cp "$archive.id" "$state/images/$image.id"
+}
+
+print_names() {
+    local image variable
+    for image in "${all[@]}"; do
+        variable=${image^^}
+        echo "${variable//-/_}_IMAGE=$(image_name "$image")"
+    done
+}
+
+# The caller's cluster: only operator and agent come from here.
+names_for_given_cluster() {
+    local target
+    for target in operator agent; do
+        local variable=${target^^}_IMAGE name
+        if [ -n "${!variable:-}" ]; then
+            name=${!variable}
+        else
+            [ -n "${E2E_REGISTRY:-}" ] || die "the cluster of E2E_KUBECONFIG needs E2E_REGISTRY to push to, or OPERATOR_IMAGE and AGENT_IMAGE"
+            name=$E2E_REGISTRY/$(image_name $target | sed 's|^pgrescue.dev/|pgrescue-|')
+            logged "push-$target" buildah push --quiet "$(cat "$images/$target.id")" "docker://$name"
+        fi
+        echo "$variable=$name"
+    done
+    for target in "${all[@]:2}"; do
+        echo "$(tr a-z- A-Z_ <<<"$target")_IMAGE=$(image_name "$target")"
+    done
+}
+
+all=(operator agent versitygw)
+for major in $POSTGRESQL_SERVERS; do all+=("postgres-$major"); done
+
+mkdir -p "$images" "$logs"
+"$here/install.sh" packages
+# shellcheck disable=SC2086,SC2046 # one word each
+"$repository/tests/parts/install.sh" $(printf 'pg%s ' $POSTGRESQL_CLIENTS) versitygw
+exec 9>"$images/lock"
+flock 9
+make_base
+build_pgrescue
+build_versitygw
+for major in $POSTGRESQL_SERVERS; do build_postgres "$major"; done
+
+if [ -n "${E2E_KUBECONFIG:-}" ]; then
+    names_for_given_cluster
+else
+    if [ $# -gt 0 ]; then
+        set_cluster "$1"
+        [ -e "$state/ready" ] || [ "$(cluster_provider)" = kind ] || die "cluster $1 is not up; bring it up with up.sh $1"
+        for image in "${all[@]}"; do bring "$image"; done
+    fi
+    print_names
+fi
