@@ -46,11 +46,11 @@ mmdebstrap                mmdebstrap
 openssl                   openssl
 curl                      curl
 jq                        jq
+shellcheck                shellcheck
 gcc                       gcc
 /usr/include/stdlib.h     libc6-dev
 clang                     clang
 /usr/lib/llvm-14/lib/libclang.so    libclang-14-dev
-mold                      mold
 '
 
 missing_packages() {

@@ -1,0 +1,12 @@
+#!/bin/bash
+# Runs the tests on Kubernetes and removes the cluster that they brought up.
+# Arguments go to the test program: a part of a test's name runs that test.
+# E2E_KEEP=1 leaves the cluster up, so that the next run starts at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# shellcheck disable=SC2329 # called by the trap
+down() { [ "${E2E_KEEP:-}" = 1 ] || e2e/cluster/down.sh e2e; }
+trap down EXIT
+e2e/cluster/install.sh packages kubernetes coredns helm
+cargo test --locked --test e2e -- --test-threads 4 "$@"
