@@ -9,3 +9,4 @@ mod fixtures;
 mod parts;
 
 mod parts_are_real;
+mod stock_round_trip;

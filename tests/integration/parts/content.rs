@@ -9,8 +9,8 @@ use super::postgres::literal;
 /// One line per table, materialized view, sequence and the large objects:
 /// its quoted name, and the count and the sum of the hashes of its rows.
 ///
-/// Partitioned tables are read from their root, since a row may stand in
-/// another hash partition after a restore. The schema `pgrescue`, where the
+/// The partitions of a table count as one, since a row may stand in another
+/// hash partition after a restore. The schema `pgrescue`, where the
 /// product notes its runs, is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content(pub BTreeMap<String, String>);
@@ -22,29 +22,34 @@ const TEXT_SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; \
     SET xmloption = 'content'; SET statement_timeout = 0;";
 
 /// Within one statement and so under one snapshot. `query_to_xml` runs the
-/// count of each relation; the row's text is hashed in UTF-8.
+/// count of each relation; the text of each row is hashed in UTF-8.
 const CONTENT: &str = "
-WITH counted AS (
-    SELECT c.oid, n.nspname, c.relname, c.relkind,
-        CASE
-        WHEN c.relkind = 'S' THEN
-            format('SELECT last_value AS rows, is_called AS hash FROM %I.%I', nspname, relname)
-        WHEN c.relkind = 'm' AND NOT c.relispopulated THEN
-            'SELECT ''not populated'' AS rows, '''' AS hash'
-        ELSE
-            format('SELECT count(*) AS rows, coalesce(sum((''x'' || left(md5(convert_to((t_.*)::text, ''UTF8'')), 16))::bit(64)::bigint), 0) AS hash FROM %s %I.%I AS t_',
-                   CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY' END, nspname, relname)
-        END AS query
+WITH relation AS (
+    SELECT c.oid, c.relkind, c.relispopulated, format('%I.%I', n.nspname, c.relname) AS name,
+        -- What holds the rows: the table itself, or the leaves that are not foreign.
+        CASE WHEN c.relkind <> 'p' THEN format('SELECT (t_.*)::text AS r FROM ONLY %I.%I AS t_', n.nspname, c.relname)
+        ELSE (SELECT string_agg(format('SELECT (t_.*)::text AS r FROM ONLY %I.%I AS t_', ln.nspname, l.relname), ' UNION ALL ')
+              FROM pg_catalog.pg_partition_tree(c.oid) p JOIN pg_catalog.pg_class l ON l.oid = p.relid AND l.relkind = 'r'
+              JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace)
+        END AS rows
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'S') AND NOT c.relispartition
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pgrescue')
       AND n.nspname !~ '^pg_(toast_)?temp_'
+), counted AS (
+    SELECT CASE relkind WHEN 'S' THEN 'sequence ' WHEN 'm' THEN 'materialized view ' ELSE 'table ' END || name AS name,
+        CASE
+        WHEN relkind = 'S' THEN format('SELECT last_value, is_called FROM %s', name)
+        WHEN NOT relispopulated THEN 'SELECT ''not populated'' AS state'
+        WHEN rows IS NULL THEN 'SELECT ''no partitions'' AS state'
+        ELSE format('SELECT count(*), coalesce(sum((''x'' || left(md5(convert_to(r, ''UTF8'')), 16))::bit(64)::bigint), 0) AS hash FROM (%s) AS rows_', rows)
+        END AS query
+    FROM relation
     UNION ALL
-    SELECT 0, '', 'large objects', '',
-        'SELECT count(*) AS rows, coalesce(sum((''x'' || left(md5(oid || lo_get(oid)::text), 16))::bit(64)::bigint), 0) AS hash FROM pg_largeobject_metadata'
+    SELECT 'large objects',
+        'SELECT count(*), coalesce(sum((''x'' || left(md5(oid || lo_get(oid)::text), 16))::bit(64)::bigint), 0) AS hash FROM pg_largeobject_metadata'
 )
-SELECT json_build_array(
-    CASE WHEN oid = 0 THEN relname ELSE format('%s %I.%I', CASE relkind WHEN 'S' THEN 'sequence' WHEN 'm' THEN 'materialized view' ELSE 'table' END, nspname, relname) END,
+SELECT json_build_array(name,
     array_to_string(xpath('/row/*/text()', query_to_xml(query, true, true, '')), ' '))
 FROM counted
 ";

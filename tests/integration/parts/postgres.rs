@@ -34,12 +34,19 @@ pub enum TlsMode {
 #[derive(Debug, Clone)]
 pub struct Builder {
     major: u32,
+    encoding: &'static str,
     tls: TlsMode,
     settings: Vec<(String, String)>,
     host_based_authentication: Option<String>,
 }
 
 impl Builder {
+    /// The encoding of `template0`, `template1` and `postgres`; UTF8 where not said.
+    pub fn encoding(mut self, encoding: &'static str) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
     /// A line of `postgresql.conf`.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
@@ -72,7 +79,7 @@ impl Builder {
     fn try_start(&self) -> Option<PostgresServer> {
         let folder = new_folder(&format!("pg{}", self.major));
         let data = folder.join("data");
-        copy_folder(&template(self.major), &data);
+        copy_folder(&template(self.major, self.encoding), &data);
         let port = network::free_port();
         self.configure(&data, port);
 
@@ -144,6 +151,7 @@ impl PostgresServer {
     pub fn with(major: u32) -> Builder {
         Builder {
             major,
+            encoding: "UTF8",
             tls: TlsMode::Off,
             settings: Vec::new(),
             host_based_authentication: None,
@@ -344,9 +352,9 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String, Stri
 }
 
 /// A data folder as initdb made it, kept for the next start.
-fn template(major: u32) -> PathBuf {
+fn template(major: u32, encoding: &str) -> PathBuf {
     let stamp = fs::read_to_string(cache().join(format!("stamps/pg{major}"))).expect("installed");
-    let template = cache().join(format!("data/{}", stamp.trim()));
+    let template = cache().join(format!("data/{}-{encoding}", stamp.trim()));
     if template.exists() {
         return template;
     }
@@ -357,7 +365,16 @@ fn template(major: u32) -> PathBuf {
     let initdb = not_as_root(&installation.join("bin/initdb"));
     let output = Command::new(&initdb[0])
         .args(&initdb[1..])
-        .args(["-U", SUPERUSER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "-N"])
+        .args([
+            "-U",
+            SUPERUSER,
+            "-A",
+            "scram-sha-256",
+            "-E",
+            encoding,
+            "--locale=C",
+            "-N",
+        ])
         .arg(format!("--pwfile={}", password.display()))
         .arg("-D")
         .arg(&made)
@@ -371,7 +388,7 @@ fn template(major: u32) -> PathBuf {
     );
     fs::create_dir_all(cache().join("data")).expect("the cache is writable");
     // Whoever comes first wins; the temporary folder may be on another file system.
-    let beside = cache().join(format!("data/.{}-{}", stamp.trim(), std::process::id()));
+    let beside = cache().join(format!("data/.{}-{encoding}-{}", stamp.trim(), std::process::id()));
     copy_folder(&made, &beside);
     if fs::rename(&beside, &template).is_err() {
         let _ = fs::remove_dir_all(&beside);
