@@ -1,7 +1,6 @@
 //! The agent: finds, decides and runs the steps of one plan, and tells how it went.
 
 pub mod progress;
-pub mod report;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod connection;
 pub mod refusal;
+pub mod report;
 pub mod restore;
 pub mod run;
 pub mod storage;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::refusal::Refusal;
 use crate::api::status::{Artifact, Failure, FailureClass};
-use crate::plan::Refusal;
 
 /// Largest termination message that Kubernetes keeps whole is 4096 bytes; it keeps the tail of a longer one, which
 /// breaks JSON (Kubernetes, container `terminationMessagePath`).
@@ -36,6 +36,64 @@ pub enum Outcome {
     AlreadyApplied,
     Planned,
     Failed,
+}
+
+/// A run that ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// `Succeeded`, `AlreadyApplied` or `Planned`.
+    pub outcome: Outcome,
+    /// One sentence for the condition's message.
+    pub message: String,
+    /// The finished artefact of a backup.
+    pub artifact: Option<Artifact>,
+    /// SHA-256 of the steps, in hex.
+    pub plan_hash: Option<String>,
+}
+
+/// A run that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// Why.
+    pub refusal: Refusal,
+    /// Step that failed; `None` where no step had begun.
+    pub step: Option<String>,
+    /// SHA-256 of the steps, in hex, where they were known.
+    pub plan_hash: Option<String>,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            step: None,
+            plan_hash: None,
+        }
+    }
+}
+
+impl From<Result<Done, Failed>> for Report {
+    fn from(result: Result<Done, Failed>) -> Self {
+        match result {
+            Ok(Done {
+                outcome,
+                message,
+                artifact,
+                plan_hash,
+            }) => Self {
+                outcome,
+                message,
+                plan_hash,
+                artifact,
+                failure: None,
+            },
+            Err(Failed {
+                refusal,
+                step,
+                plan_hash,
+            }) => Self::failed(refusal, step, plan_hash),
+        }
+    }
 }
 
 /// The run ended well.
