@@ -79,3 +79,14 @@ fn a_latin1_database_survives_stock_tools_into_a_utf8_server() {
     copy_with_stock_tools(&source, &target, 18);
     source.content().assert_same(&target.content());
 }
+
+#[test]
+fn the_demo_shop_survives_stock_tools() {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("shop");
+    source.load_shop(0.01);
+    let target = server.create_database_with("shop_copy", "TEMPLATE template0");
+    copy_with_stock_tools(&source, &target, 17);
+    source.content().assert_same(&target.content());
+    source.schema().assert_same(&target.schema());
+}
