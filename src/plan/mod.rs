@@ -2,12 +2,14 @@
 
 pub mod backup;
 pub mod connection;
+pub mod references;
 pub mod refusal;
 pub mod report;
 pub mod restore;
 pub mod run;
 pub mod storage;
 
+pub use references::ReferencedNames;
 pub use refusal::Refusal;
 pub use run::{Run, RunKind};
 

@@ -1,5 +1,8 @@
 //! Secrets and ConfigMaps that a plan names: mounted files in a pod, manifests beside the run elsewhere.
 
+pub mod manifests;
+pub mod mounted;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;

@@ -1,0 +1,157 @@
+//! The Secrets and ConfigMaps that a plan names: what a pod mounts, and what the agent waits for.
+
+use std::collections::BTreeSet;
+
+use super::Plan;
+use super::connection::{ConnectionPlan, TextSource};
+use super::storage::StoragePlan;
+use crate::api::connection::KeyRef;
+use crate::api::foreign_servers::{ForeignServerRule, OptionChanges, UserMappingRule};
+
+/// Key of a subscription's connection string in its Secret.
+pub const CONNINFO_KEY: &str = "conninfo";
+
+/// Names of Secrets and ConfigMaps, and the keys that must be in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferencedNames {
+    /// Every Secret.
+    pub secrets: BTreeSet<String>,
+    /// Every ConfigMap.
+    pub config_maps: BTreeSet<String>,
+    /// Keys of Secrets that must be there.
+    pub secret_keys: BTreeSet<KeyRef>,
+    /// Keys of ConfigMaps that must be there.
+    pub config_map_keys: BTreeSet<KeyRef>,
+}
+
+impl ReferencedNames {
+    /// Everything that the plan names.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut names = Self::default();
+        match plan {
+            Plan::Backup(plan) => {
+                names.add_connection(&plan.connection);
+                names.add_storage(&plan.storage);
+            }
+            Plan::Restore(plan) => {
+                names.add_connection(&plan.target);
+                names.add_storage(&plan.source.storage);
+                plan.foreign_servers.iter().for_each(|rule| names.add_rule(rule));
+                for secret in plan.subscription_secrets.values() {
+                    names.add_secret_key(&KeyRef {
+                        name: secret.clone(),
+                        key: CONNINFO_KEY.into(),
+                    });
+                }
+            }
+            Plan::DeleteArtifact(plan) | Plan::CleanUpBackup(plan) => names.add_storage(&plan.storage),
+            Plan::CleanUpRestore(plan) => names.add_connection(&plan.target),
+        }
+        names
+    }
+
+    fn add_connection(&mut self, connection: &ConnectionPlan) {
+        let ConnectionPlan {
+            secret,
+            host: _,
+            port: _,
+            user: _,
+            database: _,
+            password,
+            tls_mode: _,
+            root_certificate,
+            client_certificate,
+            client_key,
+            parameters: _,
+        } = connection;
+        self.secrets.extend(secret.iter().cloned());
+        [password, client_key]
+            .into_iter()
+            .flatten()
+            .for_each(|key| self.add_secret_key(key));
+        [root_certificate, client_certificate]
+            .into_iter()
+            .flatten()
+            .for_each(|source| self.add_text(source));
+    }
+
+    fn add_storage(&mut self, storage: &StoragePlan) {
+        match storage {
+            StoragePlan::S3(s3) => {
+                self.secrets.extend(s3.credentials_secret.iter().cloned());
+                s3.ca_bundle.iter().for_each(|source| self.add_text(source));
+            }
+            StoragePlan::Volume { .. } | StoragePlan::Folder { .. } => {}
+        }
+    }
+
+    fn add_rule(&mut self, rule: &ForeignServerRule) {
+        let ForeignServerRule {
+            matches: _,
+            options,
+            user_mappings,
+        } = rule;
+        if let Some(OptionChanges {
+            set: _,
+            secret_ref,
+            drop: _,
+        }) = options
+        {
+            self.secrets.extend(secret_ref.iter().map(|secret| secret.name.clone()));
+        }
+        for UserMappingRule {
+            local_user: _,
+            secret_ref,
+            rename_to: _,
+            keep: _,
+            drop: _,
+        } in user_mappings
+        {
+            self.secrets.extend(secret_ref.iter().map(|secret| secret.name.clone()));
+        }
+    }
+
+    fn add_text(&mut self, source: &TextSource) {
+        match source {
+            TextSource::Inline(_) => {}
+            TextSource::Secret(key) => self.add_secret_key(key),
+            TextSource::ConfigMap(key) => {
+                self.config_maps.insert(key.name.clone());
+                self.config_map_keys.insert(key.clone());
+            }
+        }
+    }
+
+    fn add_secret_key(&mut self, key: &KeyRef) {
+        self.secrets.insert(key.name.clone());
+        self.secret_keys.insert(key.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_secret_and_key_of_a_connection_is_named_once() {
+        let key = |name: &str, key: &str| KeyRef {
+            name: name.into(),
+            key: key.into(),
+        };
+        let mut names = ReferencedNames::default();
+        names.add_connection(&ConnectionPlan {
+            secret: Some("db".into()),
+            client_key: Some(key("tls", "tls.key")),
+            client_certificate: Some(TextSource::Secret(key("tls", "tls.crt"))),
+            root_certificate: Some(TextSource::ConfigMap(key("ca", "ca.crt"))),
+            ..ConnectionPlan::default()
+        });
+        assert_eq!(names.secrets, BTreeSet::from(["db".into(), "tls".into()]));
+        assert_eq!(names.config_maps, BTreeSet::from(["ca".into()]));
+        assert_eq!(
+            names.secret_keys,
+            BTreeSet::from([key("tls", "tls.crt"), key("tls", "tls.key")])
+        );
+    }
+}
