@@ -24,6 +24,8 @@ pub struct Run {
     pub name: String,
     /// Its UID; outside Kubernetes a random one.
     pub uid: String,
+    /// Generation of its spec; 0 outside Kubernetes.
+    pub generation: i64,
     /// Its creation time; outside Kubernetes the start of the run.
     pub created: Timestamp,
     /// Seconds that the agent gives itself before it stops with a report; the Job's own deadline lies behind it.
@@ -50,6 +52,7 @@ mod tests {
             namespace: "shop".into(),
             name: "orders".into(),
             uid: uid.into(),
+            generation: 1,
             created: "2026-01-02T03:04:05Z".parse().unwrap(),
             deadline_seconds: None,
         };
