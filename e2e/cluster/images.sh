@@ -14,6 +14,13 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
+# The mounts of a build end with this process.
+if [ "${1:-}" = --own-mounts ]; then
+    shift
+else
+    [ "$(id -u)" = 0 ] || { echo "images: needs root, as building images without a Docker engine does" >&2; exit 1; }
+    exec unshare --mount --propagation private "$here/images.sh" --own-mounts "$@"
+fi
 # shellcheck source=versions.sh
 source "$here/versions.sh"
 # shellcheck source=state.sh
@@ -23,6 +30,11 @@ logs=$cache/logs
 
 say() { echo "images: $*" >&2; }
 die() { say "$*"; exit 1; }
+
+# Its storage lies in the cache, so that removing the cache removes all of it.
+buildah() {
+    command buildah --root "$images/storage" --runroot "$images/storage/run" "$@"
+}
 
 logged() {
     local log=$logs/image-$1.log
@@ -62,10 +74,15 @@ stage() {
 
 # $1 image, $2 Dockerfile, $3 context, then further arguments
 build() {
-    local image=$1 dockerfile=$2 context=$3
+    local image=$1 dockerfile=$2 context=$3 previous
     shift 3
+    previous=$(cat "$images/$image.id" 2>/dev/null || true)
     logged "$image" buildah bud --isolation chroot --pull-never --layers --timestamp 0 \
         --file "$dockerfile" --iidfile "$images/$image.id" "$@" "$context"
+    # The layers that the new image shares with the previous one stay.
+    if [ -n "$previous" ] && [ "$previous" != "$(cat "$images/$image.id")" ]; then
+        buildah rmi "$previous" >/dev/null 2>&1 || true
+    fi
 }
 
 build_pgrescue() {
@@ -179,6 +196,7 @@ mkdir -p "$images" "$logs"
 "$repository/tests/parts/install.sh" $(printf 'pg%s ' $POSTGRESQL_CLIENTS) versitygw
 exec 9>"$images/lock"
 flock 9
+rm -rf "$images/storage/run" # what it says about mounts is about an earlier process
 make_base
 build_pgrescue
 build_versitygw
