@@ -1,1 +1,13 @@
-//! Tests on a real Kubernetes cluster.
+//! Tests on a real Kubernetes cluster, run by `make e2e` (they need root, or a cluster
+//! named by `E2E_KUBECONFIG`).
+//!
+//! `cluster` brings up what the tests share, `namespace` gives a test its own corner of
+//! it, `servers` starts PostgreSQL and S3 there; every other module is one subject.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+
+mod cluster;
+mod namespace;
+mod servers;
+
+mod cluster_is_real;

@@ -26,6 +26,7 @@ source "$here/versions.sh"
 # shellcheck source=state.sh
 source "$here/state.sh"
 images=$cache/images
+layout=$images/layout
 logs=$cache/logs
 
 say() { echo "images: $*" >&2; }
@@ -51,10 +52,11 @@ make_base() {
     rm -f "$images/base.tar"
     # Like the official image: no documentation, and apt keeps no caches.
     # shellcheck disable=SC2016 # mmdebstrap expands it
-    logged base mmdebstrap --variant=apt --include=ca-certificates \
+    logged base mmdebstrap --variant=apt \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='printf "%s\n" "Dir::Cache::pkgcache \"\";" "Dir::Cache::srcpkgcache \"\";" "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb\"; };" >"$1/etc/apt/apt.conf.d/docker-clean"' \
+        --customize-hook='rm -f "$1"/var/cache/apt/*.bin' \
         bookworm "$images/base.tar"
     local container
     container=$(buildah from scratch)
@@ -136,28 +138,65 @@ image_name() {
     esac
 }
 
-# The archive of image $1, written when the image is not the one of last time.
-archive() {
-    local image=$1 archive=$images/$1.tar
-    if ! cmp -s "$images/$image.id" "$archive.id"; then
-        rm -f "$archive" "$archive.id"
-        logged "archive-$image" buildah push --quiet "$(cat "$images/$image.id")" "docker-archive:$archive:$(image_name "$image")"
-        cp "$images/$image.id" "$archive.id"
-    fi
-    echo "$archive"
+# Writes all images into one OCI layout, in which they share their layers.
+write_layout() {
+    local image
+    mkdir -p "$layout/blobs/sha256"
+    for image in "${all[@]}"; do
+        if ! cmp -s "$images/$image.id" "$layout/$image.id"; then
+            copy_to_layout "$image"
+            cp "$images/$image.id" "$layout/$image.id"
+        fi
+    done
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+    # containerd looks for the name of an image in this annotation.
+    for image in "${all[@]}"; do
+        jq --arg digest "$(cat "$layout/$image.digest")" --argjson size "$(stat -c %s "$layout/blobs/sha256/$(cat "$layout/$image.digest")")" \
+            --arg name "$(image_name "$image")" --null-input \
+            '{mediaType: "application/vnd.oci.image.manifest.v1+json", digest: ("sha256:" + $digest), size: $size,
+              annotations: {"io.containerd.image.name": $name}}'
+    done | jq --slurp '{schemaVersion: 2, manifests: .}' >"$layout/index.json"
+    comm -23 <(cd "$layout" && printf '%s\n' blobs/sha256/* | sort) <(blobs) | (cd "$layout" && xargs --no-run-if-empty rm)
 }
 
-# Brings image $1 into the cluster unless it is there.
+# Copies image $1 with its layers as they are: packing them costs more time than it saves.
+copy_to_layout() {
+    local folder=$layout/$1.folder digest
+    rm -rf "$folder"
+    logged "layout-$1" buildah push --quiet --format oci --disable-compression "$(cat "$images/$1.id")" "dir:$folder"
+    digest=$(sha256sum <"$folder/manifest.json" | cut -d' ' -f1)
+    mv "$folder/manifest.json" "$layout/blobs/sha256/$digest"
+    rm "$folder/version"
+    mv "$folder"/* "$layout/blobs/sha256/"
+    rmdir "$folder"
+    echo "$digest" >"$layout/$1.digest"
+}
+
+# The files of the layout that its images are made of.
+blobs() {
+    local manifest
+    for manifest in $(jq -r '.manifests[].digest' "$layout/index.json"); do
+        echo "$manifest"
+        jq -r '.config.digest, .layers[].digest' "$layout/blobs/sha256/${manifest#sha256:}"
+    done | sed 's|^sha256:|blobs/sha256/|' | sort -u
+}
+
+# Brings the images into the cluster: those files that were not brought before.
 bring() {
-    local image=$1 archive
-    archive=$(archive "$image")
-    ! cmp -s "$archive.id" "$state/images/$image.id" || return 0
+    local brought=$state/images missing
+    mkdir -p "$brought"
+    touch "$brought/blobs"
+    missing=$(comm -23 <(blobs) "$brought/blobs")
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086 # one word each
+    tar --directory "$layout" --create --file "$brought/archive.tar" oci-layout index.json $missing
     case $(cluster_provider) in
-        kind) logged "bring-$image" kind load image-archive --name "pgrescue-$name" "$archive" ;;
-        node) "$here/node/import.sh" "$state" "$archive" ;;
+        kind) logged bring kind load image-archive --name "pgrescue-$name" "$brought/archive.tar" ;;
+        node) "$here/node/import.sh" "$state" "$brought/archive.tar" ;;
     esac
-    mkdir -p "$state/images"
-    cp "$archive.id" "$state/images/$image.id"
+    rm "$brought/archive.tar"
+    blobs | sort -u - "$brought/blobs" >"$brought/blobs.part"
+    mv "$brought/blobs.part" "$brought/blobs"
 }
 
 print_names() {
@@ -207,8 +246,13 @@ if [ -n "${E2E_KUBECONFIG:-}" ]; then
 else
     if [ $# -gt 0 ]; then
         set_cluster "$1"
+        # The cluster may come up beside the build.
+        mkdir -p "$cache/clusters"
+        exec 8>"$cache/clusters/$name.lock"
+        flock 8
         [ -e "$state/ready" ] || [ "$(cluster_provider)" = kind ] || die "cluster $1 is not up; bring it up with up.sh $1"
-        for image in "${all[@]}"; do bring "$image"; done
+        write_layout
+        bring
     fi
     print_names
 fi

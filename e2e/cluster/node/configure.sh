@@ -117,6 +117,7 @@ mode: iptables
 hostnameOverride: node1
 clientConnection: {kubeconfig: $state/kube-proxy.kubeconfig}
 clusterCIDR: 10.244.0.0/16
+iptables: {minSyncPeriod: 100ms}
 metricsBindAddress: 127.0.0.1:10249
 healthzBindAddress: 127.0.0.1:10256
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, udpTimeout: 0s, udpStreamTimeout: 0s}

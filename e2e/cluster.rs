@@ -1,0 +1,133 @@
+//! The cluster that all tests share: brought up once, with the images of this build in it.
+//! The scripts in `e2e/cluster` do the work; `e2e/run.sh` takes it down.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Name that `up.sh` and `images.sh` know the cluster by.
+const NAME: &str = "e2e";
+
+/// A running cluster and the images that its nodes can start.
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    images: BTreeMap<String, String>,
+}
+
+/// The cluster of this test program; the first caller brings it up.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
+    match CLUSTER.get_or_init(Cluster::bring_up) {
+        Ok(cluster) => cluster,
+        Err(error) => panic!("no cluster to test on: {error}"),
+    }
+}
+
+impl Cluster {
+    fn bring_up() -> Result<Self, String> {
+        // The images are built while the cluster starts; they are brought into it when it is up.
+        let (kubeconfig, images) = thread::scope(|scope| {
+            let up = scope.spawn(|| output(Command::new(script("up.sh")).arg(NAME), None));
+            let images = output(
+                Command::new(script("images.sh"))
+                    .arg(NAME)
+                    .env("PGRESCUE_BINARY", env!("CARGO_BIN_EXE_pgrescue")),
+                None,
+            );
+            (up.join().expect("up.sh has no panic"), images)
+        });
+        let images = images?
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(variable, image)| (variable.to_owned(), image.to_owned()))
+            .collect();
+        Ok(Self {
+            kubeconfig: PathBuf::from(kubeconfig?.trim()),
+            images,
+        })
+    }
+
+    /// The image that `images.sh` prints as `<variable>_IMAGE`.
+    pub fn image(&self, variable: &str) -> &str {
+        let variable = format!("{variable}_IMAGE");
+        self.images
+            .get(&variable)
+            .unwrap_or_else(|| panic!("images.sh prints no {variable}"))
+    }
+
+    /// A client with all rights. Each test makes its own: a client lives in one runtime.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("up.sh wrote a kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("the kubeconfig names a cluster and a user");
+        Client::try_from(config).expect("a client from the kubeconfig")
+    }
+
+    /// `kubectl` for this cluster.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(cache().join("bin/kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// The folder for volumes on our own node; none where the cluster makes volumes itself.
+    pub fn node_volumes(&self) -> Option<PathBuf> {
+        let state = self.kubeconfig.parent()?;
+        state.join("slot").exists().then(|| state.join("volumes"))
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Where it cannot start or exits other than 0: what it wrote to standard error.
+pub fn output(command: &mut Command, input: Option<&str>) -> Result<String, String> {
+    let shown = format!("{command:?}");
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let mut child = command
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    let pipe = child.stdin.take();
+    let done = thread::scope(|scope| {
+        // Beside the reading: a command may answer before it has read everything.
+        scope.spawn(move || {
+            if let (Some(mut pipe), Some(text)) = (pipe, input) {
+                // A command that ends before it has read everything says why itself.
+                let _ = pipe.write_all(text.as_bytes());
+            }
+        });
+        child.wait_with_output()
+    })
+    .map_err(|error| format!("{shown}: {error}"))?;
+    if done.status.success() {
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    } else {
+        Err(format!(
+            "{shown} ended with {}: {}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr)
+        ))
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/cluster").join(name)
+}
+
+fn cache() -> PathBuf {
+    env::var_os("PGRESCUE_CACHE").map_or_else(
+        || PathBuf::from(env::var_os("HOME").expect("HOME is set")).join(".cache/pgrescue"),
+        PathBuf::from,
+    )
+}
