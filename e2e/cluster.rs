@@ -1,16 +1,18 @@
 //! The cluster that all tests share: brought up once, with the images of this build in it.
 //! The scripts in `e2e/cluster` do the work; `e2e/run.sh` takes it down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde_json::Value;
 
 /// Name that `up.sh` and `images.sh` know the cluster by.
 const NAME: &str = "e2e";
@@ -64,11 +66,24 @@ impl Cluster {
 
     /// A client with all rights. Each test makes its own: a client lives in one runtime.
     pub async fn client(&self) -> Client {
+        Client::try_from(self.config().await).expect("a client from the kubeconfig")
+    }
+
+    /// A client that is whom a token says, as pods are.
+    pub async fn client_with_token(&self, token: &str) -> Client {
+        let mut config = self.config().await;
+        config.auth_info = AuthInfo {
+            token: Some(token.to_owned().into()),
+            ..AuthInfo::default()
+        };
+        Client::try_from(config).expect("a client with a token")
+    }
+
+    async fn config(&self) -> Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("up.sh wrote a kubeconfig");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("the kubeconfig names a cluster and a user");
-        Client::try_from(config).expect("a client from the kubeconfig")
+            .expect("the kubeconfig names a cluster and a user")
     }
 
     /// `kubectl` for this cluster.
@@ -76,6 +91,29 @@ impl Cluster {
         let mut command = Command::new(cache().join("bin/kubectl"));
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
+    }
+
+    /// What a service account asked of the API server so far, as `(verb, resource)` with a
+    /// subresource after a slash; none where the cluster is not our own and keeps no audit log.
+    pub fn requests_of(&self, namespace: &str, service_account: &str) -> Option<BTreeSet<(String, String)>> {
+        let log = fs::read_to_string(self.kubeconfig.parent()?.join("logs/audit.log")).ok()?;
+        let user = format!("system:serviceaccount:{namespace}:{service_account}");
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let requests = events
+            .filter(|event| event["user"]["username"] == user.as_str())
+            .filter_map(|event| {
+                let object = &event["objectRef"];
+                let resource = [
+                    object["resource"].as_str()?,
+                    object["subresource"].as_str().unwrap_or_default(),
+                ]
+                .join("/");
+                Some((
+                    event["verb"].as_str()?.to_owned(),
+                    resource.trim_end_matches('/').to_owned(),
+                ))
+            });
+        Some(requests.collect())
     }
 
     /// The folder for volumes on our own node; none where the cluster makes volumes itself.

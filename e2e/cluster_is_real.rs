@@ -3,7 +3,8 @@
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, PersistentVolumeClaim, Pod};
-use kube::api::ListParams;
+use kube::Api;
+use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
@@ -171,4 +172,26 @@ async fn a_volume_keeps_what_a_pod_wrote_for_the_next_pod() {
             claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
         })
         .await;
+}
+
+#[tokio::test]
+async fn the_requests_of_a_service_account_are_recorded() {
+    let namespace = Namespace::new("audit").await;
+    let token = namespace.kubectl(&["create", "token", "default"]).expect("a token");
+    let pods = Api::<Pod>::namespaced(cluster().client_with_token(token.trim()).await, &namespace.name);
+    let refusal = pods
+        .logs("nobody", &LogParams::default())
+        .await
+        .expect_err("the account has no rights");
+    assert!(
+        refusal.to_string().contains("cannot get resource \"pods/log\""),
+        "{refusal}"
+    );
+    let Some(requests) = cluster().requests_of(&namespace.name, "default") else {
+        return;
+    };
+    assert!(
+        requests.contains(&("get".to_owned(), "pods/log".to_owned())),
+        "{requests:?}"
+    );
 }

@@ -67,7 +67,7 @@ up_node() {
     await 60 "cluster DNS" kubectl apply -f "$state/manifests"
     await 60 "ready node" sh -c "'$cache/bin/kubectl' --kubeconfig '$kubeconfig' wait --for=condition=Ready node/node1 --timeout=1s"
     await 60 "service account" kubectl get serviceaccount --namespace default default
-    await 60 "answer from CoreDNS" curl -fsS --max-time 1 "http://$node_address:8181/ready"
+    await 60 "answer from CoreDNS" curl -fsS --noproxy "*" --max-time 1 "http://$node_address:8181/ready"
     touch "$state/ready"
 }
 

@@ -82,6 +82,16 @@ cat >cni/10-bridge.conflist <<EOF
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
 
+# What service accounts ask for: a test compares it with what they may do.
+cat >audit.yaml <<EOF
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: None, userGroups: [system:serviceaccounts:kube-system, system:nodes]}
+  - {level: Metadata, userGroups: [system:serviceaccounts]}
+EOF
+
 cat >kubelet.yaml <<EOF
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration

@@ -11,11 +11,16 @@ source "$here/state.sh"
 state=$1
 set_slot "$2"
 export PATH=$cache/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 
 # Everything started from here on, containers too, is found by the node's cgroup.
 join_cgroup() {
     local hierarchy
     for hierarchy in $(cgroup_hierarchies); do mkdir -p "$hierarchy/$cgroup"; done
+    if [ -e /sys/fs/cgroup/cgroup.subtree_control ]; then
+        # Those that are missing; systemd enables most.
+        for controller in cpu cpuset memory pids; do echo "+$controller"; done >/sys/fs/cgroup/cgroup.subtree_control
+    fi
     mkdir "$(cgroup_of_processes)/$cgroup/node"
     echo $$ >"$(cgroup_of_processes)/$cgroup/node/cgroup.procs"
 }
@@ -75,7 +80,8 @@ start_control_plane() {
         --service-account-key-file "$certificates/service-accounts.pub" \
         --service-account-signing-key-file "$certificates/service-accounts.key" \
         --kubelet-client-certificate "$certificates/admin.crt" --kubelet-client-key "$certificates/admin.key" \
-        --kubelet-preferred-address-types InternalIP
+        --kubelet-preferred-address-types InternalIP \
+        --audit-policy-file "$state/audit.yaml" --audit-log-path "$state/logs/audit.log"
     await_answer https://127.0.0.1:6443/readyz
     start kube-controller-manager --leader-elect=false --kubeconfig "$state/controller-manager.kubeconfig" \
         --use-service-account-credentials --root-ca-file "$certificates/ca.crt" \
