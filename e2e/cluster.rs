@@ -88,7 +88,7 @@ impl Cluster {
 
     /// `kubectl` for this cluster.
     pub fn kubectl(&self) -> Command {
-        let mut command = Command::new(cache().join("bin/kubectl"));
+        let mut command = installed("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }
@@ -163,9 +163,16 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/cluster").join(name)
 }
 
-fn cache() -> PathBuf {
-    env::var_os("PGRESCUE_CACHE").map_or_else(
+/// A program that `install.sh` built, else the one on the `PATH`.
+fn installed(program: &str) -> Command {
+    let cache = env::var_os("PGRESCUE_CACHE").map_or_else(
         || PathBuf::from(env::var_os("HOME").expect("HOME is set")).join(".cache/pgrescue"),
         PathBuf::from,
-    )
+    );
+    let built = cache.join("bin").join(program);
+    if built.exists() {
+        Command::new(built)
+    } else {
+        Command::new(program)
+    }
 }

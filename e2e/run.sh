@@ -8,5 +8,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2329 # called by the trap
 down() { [ "${E2E_KEEP:-}" = 1 ] || e2e/cluster/down.sh e2e; }
 trap down EXIT
-e2e/cluster/install.sh packages kubernetes coredns helm
+# shellcheck source=cluster/state.sh
+source e2e/cluster/state.sh
+case $(cluster_provider) in
+    given) ;; # and the caller's kubectl and helm
+    kind) e2e/cluster/install.sh packages helm ;;
+    node) e2e/cluster/install.sh packages kubernetes coredns helm ;;
+esac
 cargo test --locked --test e2e -- --test-threads 4 "$@"

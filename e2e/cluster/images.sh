@@ -14,6 +14,16 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
+# shellcheck source=versions.sh
+source "$here/versions.sh"
+# shellcheck source=state.sh
+source "$here/state.sh"
+
+if [ -n "${E2E_KUBECONFIG:-}" ] && [ -n "${OPERATOR_IMAGE:-}" ] && [ -n "${AGENT_IMAGE:-}" ]; then
+    printf '%s\n' "OPERATOR_IMAGE=$OPERATOR_IMAGE" "AGENT_IMAGE=$AGENT_IMAGE" "VERSITYGW_IMAGE=$VERSITYGW_IMAGE"
+    for major in $POSTGRESQL_SERVERS; do echo "POSTGRES_${major}_IMAGE=$POSTGRES_IMAGE:$major"; done
+    exit
+fi
 # The mounts of a build end with this process.
 if [ "${1:-}" = --own-mounts ]; then
     shift
@@ -21,10 +31,7 @@ else
     [ "$(id -u)" = 0 ] || { echo "images: needs root, as building images without a Docker engine does" >&2; exit 1; }
     exec unshare --mount --propagation private "$here/images.sh" --own-mounts "$@"
 fi
-# shellcheck source=versions.sh
-source "$here/versions.sh"
-# shellcheck source=state.sh
-source "$here/state.sh"
+
 images=$cache/images
 layout=$images/layout
 logs=$cache/logs
@@ -133,8 +140,8 @@ image_name() {
     id=$(sed 's/^sha256://' "$images/$1.id")
     case $1 in
         operator | agent) echo "pgrescue.dev/$1:${id:0:12}" ;;
-        postgres-*) echo "docker.io/library/postgres:${1#postgres-}" ;;
-        versitygw) echo docker.io/versity/versitygw:v1.7.0 ;;
+        postgres-*) echo "$POSTGRES_IMAGE:${1#postgres-}" ;;
+        versitygw) echo "$VERSITYGW_IMAGE" ;;
     esac
 }
 

@@ -12,6 +12,8 @@ set_cluster() {
     esac
     state=$cache/clusters/$name
     kubeconfig=$state/kubeconfig
+    # A socket's path has at most 107 bytes, and kubelet puts some below this folder.
+    [ ${#state} -le 64 ] || { echo "cluster: PGRESCUE_CACHE=$cache is too long a path for sockets; choose a shorter one" >&2; exit 2; }
 }
 
 # Which Kubernetes: the caller's, kind where a Docker engine runs it, else our own node.
