@@ -18,9 +18,32 @@ use super::storage::Storage;
     namespaced,
     status = "PgBackupStatus",
     shortname = "pgb",
-    category = "pgrescue"
+    category = "pgrescue",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Percent", type_ = "integer", json_path = ".status.progress.percent"),
+    printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.artifact.bytes"),
+    printcolumn(name = "Rows", type_ = "integer", json_path = ".status.artifact.rows"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!(self.?schemaOnly.orValue(false) && self.?dataOnly.orValue(false))",
+        "message": "schemaOnly and dataOnly together leave nothing to back up; set one of them"
+    }
+]))]
 pub struct PgBackupSpec {
     /// The server to back up.
     pub connection: Connection,
@@ -71,24 +94,34 @@ pub struct PgBackupSpec {
 /// Databases by name: `include` or `exclude`, not both.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.include) && has(self.exclude))", "message": "give include or exclude, not both"}
+]))]
 pub struct DatabaseSelection {
     /// Exactly these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = 63)))]
     pub include: Vec<String>,
     /// All but these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = 63)))]
     pub exclude: Vec<String>,
 }
 
 /// Schemas by name: `include` or `exclude`, not both.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.include) && has(self.exclude))", "message": "give include or exclude, not both"}
+]))]
 pub struct NameSelection {
     /// Exactly these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = 63)))]
     pub include: Vec<String>,
     /// All but these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1, max = 63)))]
     pub exclude: Vec<String>,
 }
 
@@ -97,29 +130,43 @@ pub struct NameSelection {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TableName {
     /// Schema of the table.
+    #[schemars(length(min = 1, max = 63))]
     pub schema: String,
     /// Name of the table.
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
 /// Tables by name: `include` or `exclude`, not both; `excludeData` keeps the definition and leaves out the rows.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.include) && has(self.exclude))", "message": "give include or exclude, not both"}
+]))]
 pub struct TableSelection {
     /// Exactly these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
     pub include: Vec<TableName>,
     /// All but these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
     pub exclude: Vec<TableName>,
     /// Tables whose rows are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
     pub exclude_data: Vec<TableName>,
 }
 
 /// Compression of the rows.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.level) || (self.method == 'Zstd' ? self.level >= 1 && self.level <= 22 : self.method == 'Gzip' ? self.level >= 1 && self.level <= 9 : self.method == 'Lz4' ? self.level >= 1 && self.level <= 12 : false)",
+        "message": "level is 1 to 22 for Zstd, 1 to 9 for Gzip, 1 to 12 for Lz4, and None has none"
+    }
+]))]
 pub struct Compression {
     /// The method.
     pub method: CompressionMethod,

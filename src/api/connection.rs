@@ -19,6 +19,7 @@ pub struct Connection {
     pub host: Option<String>,
     /// TCP port of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
     /// Role to log in as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,9 +76,16 @@ pub enum TlsMode {
 /// Text from exactly one place.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.inline), has(self.secretKeyRef), has(self.configMapKeyRef)].filter(given, given).size() == 1",
+        "message": "give exactly one of inline, secretKeyRef and configMapKeyRef"
+    }
+]))]
 pub struct ValueSource {
     /// The text itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
     pub inline: Option<String>,
     /// A key of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +108,7 @@ pub struct SecretSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectRef {
     /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
@@ -108,7 +117,9 @@ pub struct ObjectRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyRef {
     /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key in its data.
+    #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }

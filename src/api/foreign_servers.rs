@@ -25,6 +25,12 @@ pub struct ForeignServerRule {
 /// Selects foreign servers. Every field that is given must hold; at least one must be given.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.name) || has(self.wrapper) || has(self.option)",
+        "message": "a match needs name, wrapper or option"
+    }
+]))]
 pub struct ForeignServerMatch {
     /// Name of the server, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +62,12 @@ pub struct OptionChanges {
 /// `keep: true` and `drop: true`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.secretRef), self.?keep.orValue(false), self.?drop.orValue(false)].filter(given, given).size() == 1",
+        "message": "a user mapping needs exactly one of secretRef, keep: true and drop: true"
+    }
+]))]
 pub struct UserMappingRule {
     /// Local role of the mapping, as in the backup.
     pub local_user: String,

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod conditions;
 pub mod connection;
+pub mod crds;
 pub mod foreign_servers;
 pub mod job;
 pub mod reasons;

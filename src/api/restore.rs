@@ -21,7 +21,23 @@ use super::status::RunStatus;
     namespaced,
     status = "PgRestoreStatus",
     shortname = "pgr",
-    category = "pgrescue"
+    category = "pgrescue",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Percent", type_ = "integer", json_path = ".status.progress.percent"),
+    printcolumn(name = "Rows", type_ = "integer", json_path = ".status.progress.rows"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PgRestoreSpec {
@@ -38,8 +54,9 @@ pub struct PgRestoreSpec {
     /// What to do with subscriptions, whose connection strings were stripped. Default: `Fail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Subscriptions>,
-    /// Connections that build indexes and constraints in parallel. Default: 2.
+    /// Connections that build indexes and constraints in parallel, 1 to 64. Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
     pub jobs: Option<u8>,
     /// Gives every object to the restoring role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +94,7 @@ pub struct RestoreSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupSource {
     /// Name of the `PgBackup`.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Database in the backup. May be left out where the backup has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,9 @@ pub struct RunStatus {
     /// The Job of the run. Controller; the name before it is created, the UID after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobReference>,
+    /// The Job that looks after what the run's own Job left open. Controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUp>,
     /// When the Job was created. Controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -81,6 +84,30 @@ pub struct JobReference {
     /// UID, recorded after. A recorded UID whose Job is missing means that the run is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+}
+
+/// A Job that looks after what the run's own Job left open.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowUp {
+    /// What it is for.
+    pub purpose: FollowUpPurpose,
+    /// The Job.
+    #[serde(flatten)]
+    pub job: JobReference,
+}
+
+/// What a follow-up Job is for: `Check` asks the store or the target how a run ended whose report is missing;
+/// `CleanUp` removes what an agent that died for good left; `Delete` removes the artefact of a deleted backup.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum FollowUpPurpose {
+    Check,
+    CleanUp,
+    Delete,
 }
 
 /// How far a run is.

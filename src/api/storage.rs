@@ -8,6 +8,12 @@ use super::connection::{ObjectRef, ValueSource};
 /// Exactly one kind of storage.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "[has(self.s3), has(self.volume), has(self.folder)].filter(given, given).size() == 1",
+        "message": "storage is exactly one of s3 and volume; folder is for `pgrescue run` alone"
+    }
+]))]
 pub struct Storage {
     /// A bucket of an S3 server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +31,7 @@ pub struct Storage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct S3Storage {
     /// Name of the bucket; it must exist.
+    #[schemars(length(min = 1, max = 255))]
     pub bucket: String,
     /// Prefix of every key, without a slash at either end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +59,7 @@ pub struct S3Storage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeStorage {
     /// Name of the PersistentVolumeClaim.
+    #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
     /// Folder inside the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
