@@ -7,6 +7,7 @@
 # The tests (e2e/cluster/images.sh) build the same two targets from a folder that
 # holds a binary from cargo and client programs, and choose those by
 #   --build-arg BINARY=prebuilt-binary --build-arg CLIENTS=prebuilt-clients
+# Old buildah does not follow the defaults below; it wants both arguments named.
 ARG BINARY=compiled-binary
 ARG CLIENTS=packaged-clients
 
@@ -46,7 +47,7 @@ CMD ["operator"]
 FROM runtime AS packaged-clients
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends postgresql-common \
- && YES=yes /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh \
+ && /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y \
  && apt-get install --yes --no-install-recommends \
       postgresql-client-14 postgresql-client-15 postgresql-client-16 postgresql-client-17 postgresql-client-18 \
  && rm -rf /var/lib/apt/lists/*
