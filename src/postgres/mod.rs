@@ -1,1 +1,3 @@
 //! PostgreSQL: connections, client programs, catalogs, archives, foreign servers.
+
+pub mod archive;
