@@ -66,6 +66,13 @@ impl Refusal {
         self
     }
 
+    /// Reason, message and hint in one line, for the terminal.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!(" {hint}")).unwrap_or_default();
+        format!("{}: {}.{hint}", self.reason, self.message.trim_end_matches('.'))
+    }
+
     /// As it stands in a status, with the step that it stopped.
     #[must_use]
     pub fn into_failure(self, step: Option<String>) -> Failure {
