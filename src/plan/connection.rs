@@ -63,7 +63,13 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Parameters that pgrescue itself sets or that have no meaning in its sessions.
-const RESERVED: &[&str] = &["client_encoding", "replication", "service", "servicefile", "sslpassword"];
+const RESERVED: &[&str] = &[
+    "client_encoding",
+    "replication",
+    "service",
+    "servicefile",
+    "sslpassword",
+];
 
 /// Validates a connection. `field` is its path in the manifest, such as `spec.connection`.
 pub fn plan(connection: &Connection, field: &str) -> Result<ConnectionPlan, Refusal> {
@@ -99,10 +105,11 @@ pub fn plan(connection: &Connection, field: &str) -> Result<ConnectionPlan, Refu
     } = tls.clone().unwrap_or_default();
     let tls_field = format!("{field}.tls");
     if client_certificate.is_some() != client_key.is_some() {
-        return Err(
-            invalid(&tls_field, "names one of clientCertificate and clientKey without the other")
-                .hint("Give both, or neither."),
-        );
+        return Err(invalid(
+            &tls_field,
+            "names one of clientCertificate and clientKey without the other",
+        )
+        .hint("Give both, or neither."));
     }
     let certificate = |source: Option<ValueSource>, name: &str| {
         source
@@ -139,7 +146,10 @@ pub(super) fn text_source(source: &ValueSource, field: &str) -> Result<TextSourc
     match (inline, secret_key_ref, config_map_key_ref) {
         (Some(text), None, None) => Ok(TextSource::Inline(text.clone())),
         (None, Some(key), None) => Ok(TextSource::Secret(key_ref(key, &format!("{field}.secretKeyRef"))?)),
-        (None, None, Some(key)) => Ok(TextSource::ConfigMap(key_ref(key, &format!("{field}.configMapKeyRef"))?)),
+        (None, None, Some(key)) => Ok(TextSource::ConfigMap(key_ref(
+            key,
+            &format!("{field}.configMapKeyRef"),
+        )?)),
         _ => Err(invalid(
             field,
             "must name exactly one of inline, secretKeyRef and configMapKeyRef",
@@ -162,7 +172,11 @@ fn check_parameters(parameters: &BTreeMap<String, String>, field: &str) -> Resul
         if RESERVED.contains(&name.as_str()) {
             return Err(invalid(&path, "cannot be set").hint("Remove the parameter."));
         }
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        if name.is_empty()
+            || !name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        {
             return Err(invalid(&path, "is not the name of a libpq parameter")
                 .hint("The manual of libpq lists them: \"Parameter Key Words\"."));
         }
@@ -200,19 +214,22 @@ mod tests {
 
     #[test]
     fn the_sentences_of_a_refused_connection_help() {
-        insta::assert_snapshot!([
-            refused("{host: ''}"),
-            refused("{port: 0}"),
-            refused("{parameters: {password: x}}"),
-            refused("{parameters: {sslmode: require}}"),
-            refused("{parameters: {client_encoding: LATIN1}}"),
-            refused("{parameters: {'Bad Name': x}}"),
-            refused("{secretRef: {name: ''}}"),
-            refused("{passwordSecretRef: {name: a, key: ''}}"),
-            refused("{tls: {clientCertificate: {inline: x}}}"),
-            refused("{tls: {rootCertificate: {}}}"),
-            refused("{tls: {rootCertificate: {inline: x, secretKeyRef: {name: a, key: b}}}}"),
-        ].join("\n"));
+        insta::assert_snapshot!(
+            [
+                refused("{host: ''}"),
+                refused("{port: 0}"),
+                refused("{parameters: {password: x}}"),
+                refused("{parameters: {sslmode: require}}"),
+                refused("{parameters: {client_encoding: LATIN1}}"),
+                refused("{parameters: {'Bad Name': x}}"),
+                refused("{secretRef: {name: ''}}"),
+                refused("{passwordSecretRef: {name: a, key: ''}}"),
+                refused("{tls: {clientCertificate: {inline: x}}}"),
+                refused("{tls: {rootCertificate: {}}}"),
+                refused("{tls: {rootCertificate: {inline: x, secretKeyRef: {name: a, key: b}}}}"),
+            ]
+            .join("\n")
+        );
     }
 
     #[test]

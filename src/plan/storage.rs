@@ -75,10 +75,12 @@ pub fn plan(storage: &Storage, place: Place, field: &str) -> Result<StoragePlan,
             "is a folder of the machine that runs `pgrescue run`; a pod cannot reach it",
         )
         .hint("Use storage.s3 or storage.volume.")),
-        _ => Err(invalid(field, "must name exactly one kind of storage").hint(match place {
-            Place::Cluster => "Give s3 or volume.",
-            Place::Local => "Give s3 or folder.",
-        })),
+        _ => Err(
+            invalid(field, "must name exactly one kind of storage").hint(match place {
+                Place::Cluster => "Give s3 or volume.",
+                Place::Local => "Give s3 or folder.",
+            }),
+        ),
     }
 }
 
@@ -124,7 +126,8 @@ fn plan_s3(s3: &S3Storage, field: &str) -> Result<S3Plan, Refusal> {
 fn check_endpoint(endpoint: &str, field: &str) -> Result<(), Refusal> {
     let example = "Give a URL such as https://s3.example.com:9000.";
     // The URL itself is left out of the sentence: it may hold a password.
-    let url = url::Url::parse(endpoint).map_err(|error| invalid(field, &format!("is not a URL: {error}")).hint(example))?;
+    let url =
+        url::Url::parse(endpoint).map_err(|error| invalid(field, &format!("is not a URL: {error}")).hint(example))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(invalid(field, "is neither http nor https").hint(example));
     }
@@ -186,22 +189,25 @@ mod tests {
 
     #[test]
     fn the_sentences_of_a_refused_storage_help() {
-        insta::assert_snapshot!([
-            refused("{}", Place::Cluster),
-            refused("{}", Place::Local),
-            refused("{folder: {path: /x}}", Place::Cluster),
-            refused("{volume: {claimName: c}}", Place::Local),
-            refused("{volume: {claimName: c}, s3: {bucket: b}}", Place::Cluster),
-            refused("{s3: {bucket: ''}}", Place::Cluster),
-            refused("{s3: {bucket: a/b}}", Place::Cluster),
-            refused("{s3: {bucket: b, prefix: a//b}}", Place::Cluster),
-            refused("{s3: {bucket: b, endpoint: 'no url'}}", Place::Cluster),
-            refused("{s3: {bucket: b, endpoint: 'ftp://x'}}", Place::Cluster),
-            refused("{s3: {bucket: b, endpoint: 'http://u:p@x'}}", Place::Cluster),
-            refused("{s3: {bucket: b, endpoint: 'http://x/bucket'}}", Place::Cluster),
-            refused("{volume: {claimName: c, path: ../x}}", Place::Cluster),
-            refused("{folder: {path: ''}}", Place::Local),
-        ].join("\n"));
+        insta::assert_snapshot!(
+            [
+                refused("{}", Place::Cluster),
+                refused("{}", Place::Local),
+                refused("{folder: {path: /x}}", Place::Cluster),
+                refused("{volume: {claimName: c}}", Place::Local),
+                refused("{volume: {claimName: c}, s3: {bucket: b}}", Place::Cluster),
+                refused("{s3: {bucket: ''}}", Place::Cluster),
+                refused("{s3: {bucket: a/b}}", Place::Cluster),
+                refused("{s3: {bucket: b, prefix: a//b}}", Place::Cluster),
+                refused("{s3: {bucket: b, endpoint: 'no url'}}", Place::Cluster),
+                refused("{s3: {bucket: b, endpoint: 'ftp://x'}}", Place::Cluster),
+                refused("{s3: {bucket: b, endpoint: 'http://u:p@x'}}", Place::Cluster),
+                refused("{s3: {bucket: b, endpoint: 'http://x/bucket'}}", Place::Cluster),
+                refused("{volume: {claimName: c, path: ../x}}", Place::Cluster),
+                refused("{folder: {path: ''}}", Place::Local),
+            ]
+            .join("\n")
+        );
     }
 
     #[test]
