@@ -1,17 +1,35 @@
 //! Where artefacts are kept: S3, a volume or a folder behind one trait, and the layout inside.
 
+mod content;
 pub mod error;
-
+pub mod folder;
+mod key;
 pub mod layout;
+pub mod s3;
+pub mod volume;
 
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
+use crate::plan::storage::StoragePlan;
+use crate::references::References;
+
+pub use content::{put, put_new, read_all, verified};
 pub use error::StoreError;
+
+/// Opens the storage of a plan. Nothing is asked of the store yet: `Store::check_access` does that.
+pub async fn open(plan: &StoragePlan, references: &dyn References) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match plan {
+        StoragePlan::S3(s3) => Arc::new(s3::S3Store::open(s3, references).await?),
+        StoragePlan::Volume { claim_name, path } => Arc::new(volume::open(claim_name, path)?),
+        StoragePlan::Folder { path } => Arc::new(folder::FolderStore::new(path)),
+    })
+}
 
 /// Bytes of an object as they arrive.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
@@ -42,10 +60,17 @@ pub trait Store: Send + Sync {
     /// Where this is, without credentials: `s3://bucket/prefix`, `volume://claim/path`, `file:///path`.
     fn location(&self) -> String;
 
-    /// Begins an object. Nothing can be read under the key before `Upload::finish`. Memory is bounded by the part size.
+    /// Begins an object, in the place of one that may be there. Nothing can be read under the key before
+    /// `Upload::finish`. Memory is bounded by the part size.
     async fn create(&self, key: &str) -> Result<Box<dyn Upload>, StoreError>;
 
-    /// Reads an object, or the bytes `range` of it. A missing one is `StoreError::ObjectMissing`.
+    /// As `create`, but `Upload::finish` ends as `StoreError::ObjectExists` and changes nothing where there is an
+    /// object by then; the store itself decides.
+    async fn create_new(&self, key: &str) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// Reads an object, or the bytes `range` of it. A missing one is `StoreError::ObjectMissing`; a range that the
+    /// object does not have is `StoreError::RangeOutside`. Where a connection is cut the stream goes on from the same
+    /// byte.
     async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<ByteStream, StoreError>;
 
     /// Size of an object, `None` where there is none.
@@ -61,17 +86,18 @@ pub trait Store: Send + Sync {
     async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError>;
 
     /// Proves, without leaving anything behind, that objects can be listed under the prefix; with `write` also that
-    /// they can be written and deleted.
+    /// an object can be begun there and aborted. The right to delete is not asked for: credentials that can only add
+    /// are a good choice for backups.
     async fn check_access(&self, write: bool) -> Result<(), StoreError>;
 }
 
-/// An object that is being written.
+/// An object that is being written. One that is dropped is aborted in the background as far as the process lives on.
 #[async_trait]
 pub trait Upload: Send {
-    /// Appends bytes.
+    /// Appends bytes. After an error the upload can only be aborted.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Makes the object visible, whole, its checksum verified by the store.
+    /// Makes the object visible, whole, its checksum verified by the store. An error leaves nothing behind.
     async fn finish(self: Box<Self>) -> Result<StoredObject, StoreError>;
 
     /// Leaves nothing behind.
