@@ -2,10 +2,14 @@
 
 pub mod backup;
 pub mod connection;
+pub mod foreign_rules;
 pub mod references;
 pub mod refusal;
 pub mod report;
 pub mod restore;
+pub mod restore_findings;
+mod restore_refusals;
+pub mod restore_steps;
 pub mod run;
 pub mod storage;
 

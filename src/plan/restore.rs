@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::connection::ConnectionPlan;
+use super::connection::{self, ConnectionPlan, check_text, invalid};
+use super::foreign_rules;
+use super::refusal::Refusal;
 use super::run::Run;
 use super::storage::StoragePlan;
 use crate::api::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
-use crate::api::restore::Globals;
+use crate::api::restore::{Globals, PgRestoreSpec, RestoreSource, RestoreTarget, Subscriptions};
 
 /// A validated restore request.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -76,4 +79,199 @@ pub struct CleanUpRestorePlan {
     pub target: ConnectionPlan,
     /// The database; `None` is to be found by the restore's mark.
     pub database: Option<String>,
+}
+
+/// Longest name that PostgreSQL keeps whole, in bytes (`NAMEDATALEN` - 1).
+const LONGEST_NAME_BYTES: usize = 63;
+/// Connections for post-data where the spec does not say.
+const DEFAULT_JOBS: u8 = 2;
+/// More connections than this are a mistake: each is a backend on the target.
+const MOST_JOBS: u8 = 64;
+
+/// Validates a restore request. `source` is what `spec.source` was resolved to.
+pub fn plan(spec: &PgRestoreSpec, run: Run, source: SnapshotSource) -> Result<RestorePlan, Refusal> {
+    let request_hash = request_hash(spec)?;
+    let PgRestoreSpec {
+        source: RestoreSource { backup },
+        target: RestoreTarget {
+            connection: target,
+            database,
+        },
+        foreign_servers,
+        unmatched_foreign_servers,
+        subscriptions,
+        jobs,
+        no_owner,
+        no_privileges,
+        role_mapping,
+        globals,
+        dry_run,
+        job: _,
+        log_level: _,
+    } = spec;
+    check_text(&backup.name, "spec.source.backup.name")?;
+    if let Some(database) = &backup.database {
+        check_name(database, "spec.source.backup.database")?;
+    }
+    if let Some(database) = database {
+        check_target_database(database, "spec.target.database")?;
+    }
+    foreign_rules::check(foreign_servers, "spec.foreignServers")?;
+    let Subscriptions { drop, connections } = subscriptions.clone().unwrap_or_default();
+    for (subscription, secret) in &connections {
+        check_name(subscription, "spec.subscriptions.connections")?;
+        check_text(
+            &secret.name,
+            &format!("spec.subscriptions.connections.{subscription}.name"),
+        )?;
+    }
+    let jobs = jobs.unwrap_or(DEFAULT_JOBS);
+    if jobs == 0 || jobs > MOST_JOBS {
+        return Err(invalid("spec.jobs", &format!("is {jobs}")).hint(format!("Give a number from 1 to {MOST_JOBS}.")));
+    }
+    for (from, to) in role_mapping {
+        check_name(from, "spec.roleMapping")?;
+        check_name(to, &format!("spec.roleMapping.{from}"))?;
+    }
+    Ok(RestorePlan {
+        run,
+        source,
+        target: connection::plan(target, "spec.target.connection")?,
+        database: database.clone(),
+        foreign_servers: foreign_servers.clone(),
+        unmatched_foreign_servers: unmatched_foreign_servers.unwrap_or_default(),
+        drop_subscriptions: drop.unwrap_or(false),
+        subscription_secrets: connections
+            .into_iter()
+            .map(|(subscription, secret)| (subscription, secret.name))
+            .collect(),
+        jobs,
+        no_owner: no_owner.unwrap_or(false),
+        no_privileges: no_privileges.unwrap_or(false),
+        role_mapping: role_mapping.clone(),
+        globals: globals.unwrap_or_default(),
+        dry_run: dry_run.unwrap_or(false),
+        request_hash,
+    })
+}
+
+/// What makes two requests the same: everything that changes what the target holds afterwards. The snapshot is not
+/// part of it: a request that is applied again from Git stays the same when its backup was made anew.
+fn request_hash(spec: &PgRestoreSpec) -> Result<String, Refusal> {
+    let mut asked = spec.clone();
+    asked.dry_run = None;
+    asked.job = None;
+    asked.log_level = None;
+    asked.jobs = None;
+    let json = serde_json::to_vec(&asked)
+        .map_err(|error| invalid("spec", &format!("cannot be written as JSON: {error}")))?;
+    Ok(hex::encode(Sha256::digest(json)))
+}
+
+/// Refuses what can never be the database that a restore makes or fills. The agent asks again, for a name that comes
+/// from the backup.
+pub fn check_target_database(name: &str, field: &str) -> Result<(), Refusal> {
+    check_name(name, field)?;
+    if matches!(name, "template0" | "template1") {
+        return Err(
+            invalid(field, &format!("is {name:?}, the template of every new database"))
+                .hint("Name another database in spec.target.database."),
+        );
+    }
+    Ok(())
+}
+
+fn check_name(name: &str, field: &str) -> Result<(), Refusal> {
+    check_text(name, field)?;
+    if name.len() > LONGEST_NAME_BYTES {
+        return Err(invalid(
+            field,
+            &format!(
+                "is {} bytes long; PostgreSQL cuts names after {LONGEST_NAME_BYTES} bytes",
+                name.len()
+            ),
+        )
+        .hint("Give a shorter name."));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RunKind;
+
+    fn planned(yaml: &str) -> Result<RestorePlan, Refusal> {
+        let spec: PgRestoreSpec = serde_saphyr::from_str(yaml).unwrap();
+        let run = Run {
+            kind: RunKind::PgRestore,
+            namespace: "shop".into(),
+            name: "orders-copy".into(),
+            uid: "11111111-2222-3333-4444-555555555555".into(),
+            created: "2026-01-02T03:04:05Z".parse().unwrap(),
+            deadline_seconds: None,
+        };
+        let source = SnapshotSource {
+            storage: StoragePlan::Folder { path: "/x".into() },
+            snapshot: Some("s".into()),
+            backup_namespace: "shop".into(),
+            backup_name: "orders".into(),
+            manifest_sha256: None,
+            database: None,
+        };
+        plan(&spec, run, source)
+    }
+
+    fn with(rest: &str) -> String {
+        format!("{{source: {{backup: {{name: orders}}}}, target: {{connection: {{host: db}}}}, {rest}}}")
+    }
+
+    fn refused(rest: &str) -> String {
+        planned(&with(rest)).unwrap_err().sentence()
+    }
+
+    #[test]
+    fn the_sentences_of_a_refused_restore_help() {
+        insta::assert_snapshot!(
+            [
+                planned("{source: {backup: {name: ''}}, target: {connection: {}}}").unwrap_err().sentence(),
+                planned("{source: {backup: {name: a}}, target: {connection: {}, database: template0}}").unwrap_err().sentence(),
+                planned(&format!("{{source: {{backup: {{name: a}}}}, target: {{connection: {{}}, database: {}}}}}", "x".repeat(64))).unwrap_err().sentence(),
+                refused("jobs: 0"),
+                refused("jobs: 65"),
+                refused("roleMapping: {app: ''}"),
+                refused("subscriptions: {connections: {feed: {name: ''}}}"),
+                refused("foreignServers: [{match: {}}]"),
+                refused("foreignServers: [{match: {name: ''}}]"),
+                refused("foreignServers: [{match: {name: a}, options: {set: {host: x}, drop: [host]}}]"),
+                refused("foreignServers: [{match: {name: a}, options: {drop: [host, host]}}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: app}]}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: app, keep: true, drop: true}]}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: app, drop: true, renameTo: b}]}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: '', drop: true}]}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: a, keep: true}, {localUser: a, drop: true}]}]"),
+                refused("foreignServers: [{match: {name: a}, userMappings: [{localUser: a, keep: true, renameTo: c}, {localUser: b, keep: true, renameTo: c}]}]"),
+                refused("foreignServers: [{match: {name: a}}, {match: {name: a}}]"),
+            ]
+            .join("\n")
+        );
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_hash_whatever_does_not_change_its_result() {
+        let hash = |rest: &str| planned(&with(rest)).unwrap().request_hash;
+        let plain = hash("noOwner: false");
+        assert_eq!(plain, hash("noOwner: false, dryRun: true, jobs: 7, logLevel: Debug, job: {deadlineSeconds: 5}"));
+        assert_ne!(plain, hash("noOwner: true"));
+        assert_ne!(plain, hash("noOwner: false, roleMapping: {a: b}"));
+    }
+
+    #[test]
+    fn what_the_spec_leaves_out_has_the_documented_defaults() {
+        let plan = planned(&with("noOwner: true")).unwrap();
+        assert_eq!(plan.jobs, 2);
+        assert_eq!(plan.globals, Globals::Skip);
+        assert_eq!(plan.unmatched_foreign_servers, UnmatchedForeignServers::Fail);
+        assert!(plan.no_owner && !plan.no_privileges && !plan.dry_run && !plan.drop_subscriptions);
+    }
 }

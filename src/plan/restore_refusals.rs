@@ -1,0 +1,454 @@
+//! The sentences in which a restore is refused, each with the condition that leads to it. Pure.
+
+use std::collections::BTreeSet;
+
+use super::backup::Sections;
+use super::refusal::Refusal;
+use super::restore::{RestorePlan, check_target_database};
+use super::restore_findings::{EmptyDatabase, Findings, Snapshot};
+use crate::api::reasons;
+use crate::api::restore::Globals;
+use crate::api::status::FailureClass;
+
+/// Oldest server that is supported.
+const OLDEST_SERVER: u32 = 12;
+/// Names in one sentence; the rest are counted.
+const MOST_NAMES: usize = 50;
+
+/// One refusal that says everything. The first gives the reason; a retry helps only where it helps all.
+pub(super) fn combined(mut refusals: Vec<Refusal>) -> Refusal {
+    if refusals.len() <= 1 {
+        return refusals
+            .pop()
+            .unwrap_or_else(|| Refusal::permanent(reasons::INTERNAL, "The restore was refused without a reason."));
+    }
+    let messages: Vec<_> = refusals
+        .iter()
+        .enumerate()
+        .map(|(at, refusal)| format!("({}) {}", at + 1, refusal.message))
+        .collect();
+    let hints: Vec<_> = refusals
+        .iter()
+        .enumerate()
+        .filter_map(|(at, refusal)| refusal.hint.as_ref().map(|hint| format!("({}) {hint}", at + 1)))
+        .collect();
+    let permanent = refusals.iter().any(|each| each.class == FailureClass::Permanent);
+    let first = refusals.swap_remove(0);
+    Refusal {
+        class: if permanent {
+            FailureClass::Permanent
+        } else {
+            first.class
+        },
+        message: messages.join(" "),
+        hint: (!hints.is_empty()).then(|| hints.join(" ")),
+        ..first
+    }
+}
+
+pub(super) fn not_empty(database: &str, count: u64, first: &[String]) -> Refusal {
+    let more = count.saturating_sub(first.len() as u64);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    Refusal::permanent(
+        reasons::TARGET_NOT_EMPTY,
+        format!("The database {database:?} is not empty: it holds {}{more}.", first.join(", ")),
+    )
+    .object(database)
+    .hint("Name a database that does not exist or is empty in spec.target.database, or drop this one yourself.")
+}
+
+pub(super) fn of_another_run(database: &str, resource: &str, run: &str, working: bool) -> Refusal {
+    if working {
+        Refusal::temporary(
+            reasons::TARGET_BUSY,
+            format!("The restore {resource} is at work on the database {database:?}."),
+        )
+        .object(database)
+        .hint("Wait for it to end, or name another database in spec.target.database.")
+    } else {
+        Refusal::permanent(
+            reasons::TARGET_NOT_EMPTY,
+            format!("The database {database:?} holds what the restore {resource} (run {run}) left unfinished."),
+        )
+        .object(database)
+        .hint("Nothing in it is complete. Drop it yourself, then create the resource again under a new name.")
+    }
+}
+
+pub(super) fn closed(database: &str) -> Refusal {
+    Refusal::permanent(
+        reasons::TARGET_NOT_EMPTY,
+        format!("The database {database:?} exists and accepts no connections, so nobody can tell what it holds."),
+    )
+    .object(database)
+    .hint("Name another database in spec.target.database.")
+}
+
+pub(super) fn of_snapshot(snapshot: &Snapshot) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    if snapshot.sections == Sections::Data {
+        let message = format!(
+            "The backup of {:?} holds rows without definitions (dataOnly), so no database can be made from it.",
+            snapshot.database
+        );
+        refusals.push(
+            Refusal::permanent(reasons::INVALID_SPEC, message)
+                .object(&snapshot.database)
+                .hint("Restore a backup that was made without dataOnly."),
+        );
+    }
+    refusals
+}
+
+pub(super) fn of_server(findings: &Findings) -> Vec<Refusal> {
+    let server = &findings.server;
+    let mut refusals = Vec::new();
+    if server.in_recovery {
+        refusals.push(
+            Refusal::permanent(
+                reasons::TARGET_READ_ONLY,
+                "The target server is a standby: nothing can be written there.",
+            )
+            .hint("Name the primary in spec.target.connection."),
+        );
+    }
+    if server.pooled {
+        refusals.push(
+            Refusal::permanent(
+                reasons::POOLER_IN_FRONT,
+                "A transaction pooler stands in front of the target: locks and settings of a session do not last there.",
+            )
+            .hint("Name the server itself in spec.target.connection, past the pooler."),
+        );
+    }
+    if server.major < OLDEST_SERVER {
+        refusals.push(
+            Refusal::permanent(
+                reasons::SERVER_TOO_OLD,
+                format!("The target server is PostgreSQL {}.", server.version),
+            )
+            .hint(format!("PostgreSQL {OLDEST_SERVER} and later are supported.")),
+        );
+    } else if server.major < findings.snapshot.server_major {
+        refusals.push(
+            Refusal::permanent(
+                reasons::TARGET_TOO_OLD,
+                format!(
+                    "The target server is PostgreSQL {}, the backup comes from PostgreSQL {}.",
+                    server.version, findings.snapshot.server_major
+                ),
+            )
+            .hint(format!(
+                "Restore into PostgreSQL {} or later.",
+                findings.snapshot.server_major
+            )),
+        );
+    } else if let Err(refusal) = &server.client {
+        refusals.push(refusal.clone());
+    }
+    refusals
+}
+
+/// What stands against creating the database.
+pub(super) fn of_creating(findings: &Findings) -> Vec<Refusal> {
+    let server = &findings.server;
+    let database = &findings.database;
+    let mut refusals = Vec::new();
+    if let Err(refusal) = check_target_database(database, "the name of the target database") {
+        refusals.push(refusal);
+    }
+    if !server.create_database && !server.superuser {
+        refusals.push(
+            Refusal::permanent(
+                reasons::PERMISSION_DENIED,
+                format!(
+                    "The role {:?} may not create databases, and the database {database:?} does not exist.",
+                    server.role
+                ),
+            )
+            .object(database)
+            .hint(format!(
+                "As a superuser: ALTER ROLE {} CREATEDB; or create an empty database {database:?} that the role owns.",
+                identifier(&server.role)
+            )),
+        );
+    }
+    if let Some(why) = &server.locale_refusal {
+        let locale = &findings.snapshot.locale;
+        refusals.push(
+            Refusal::permanent(
+                reasons::LOCALE_UNAVAILABLE,
+                format!(
+                    "The target server cannot make a database with encoding {}, provider {} and locale {:?}: {why}.",
+                    locale.encoding,
+                    locale.provider,
+                    locale.sorts_by()
+                ),
+            )
+            .object(database)
+            .hint("Install the locale on the server, or create an empty database with another one and restore into it."),
+        );
+    }
+    refusals
+}
+
+/// What stands against filling the empty database.
+pub(super) fn of_filling(findings: &Findings, empty: &EmptyDatabase) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let database = &findings.database;
+    if let Err(refusal) = check_target_database(database, "the name of the target database") {
+        refusals.push(refusal);
+    }
+    if !empty.may_create {
+        refusals.push(
+            Refusal::permanent(
+                reasons::PERMISSION_DENIED,
+                format!(
+                    "The role {:?} may not create schemas in the database {database:?}.",
+                    findings.server.role
+                ),
+            )
+            .object(database)
+            .hint(format!(
+                "As its owner: GRANT CREATE ON DATABASE {} TO {};",
+                identifier(database),
+                identifier(&findings.server.role)
+            )),
+        );
+    }
+    let moved: Vec<_> = findings
+        .needs
+        .extensions
+        .iter()
+        .filter_map(|(name, need)| {
+            let found = empty.extensions.get(name)?;
+            let wanted = need.schema.as_ref().filter(|wanted| *wanted != found)?;
+            Some(format!("{name:?} (in {found:?}, the backup has it in {wanted:?})"))
+        })
+        .collect();
+    if !moved.is_empty() {
+        refusals.push(
+            Refusal::permanent(
+                reasons::EXTENSION_MISSING,
+                format!(
+                    "The database {database:?} has extensions in other schemas than the backup: {}.",
+                    moved.join(", ")
+                ),
+            )
+            .object(database)
+            .hint("Drop these extensions there; the restore creates them where they belong."),
+        );
+    }
+    refusals
+}
+
+pub(super) fn of_extensions(findings: &Findings) -> Vec<Refusal> {
+    let missing: Vec<_> = findings
+        .needs
+        .extensions
+        .iter()
+        .filter(|(name, _)| !findings.server.extensions.contains_key(*name))
+        .map(|(name, need)| match &need.version {
+            Some(version) => format!("{name:?} (version {version})"),
+            None => format!("{name:?}"),
+        })
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let refusal = Refusal::permanent(
+        reasons::EXTENSION_MISSING,
+        format!(
+            "The target server does not offer {}: {}.",
+            if missing.len() == 1 {
+                "an extension of the backup"
+            } else {
+                "extensions of the backup"
+            },
+            missing.join(", ")
+        ),
+    );
+    vec![refusal.hint("Install them on the target server (SELECT * FROM pg_available_extensions shows what is there).")]
+}
+
+pub(super) fn of_roles(plan: &RestorePlan, findings: &Findings, made: &BTreeSet<String>) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let server = &findings.server;
+    let needs = &findings.needs;
+    let missing: Vec<_> = needs
+        .owners
+        .iter()
+        .chain(needs.roles.iter().filter(|(role, _)| !needs.owners.contains_key(*role)))
+        .filter(|(role, _)| !server.roles.contains_key(*role) && !made.contains(*role))
+        .map(|(role, object)| format!("{role:?} ({object})"))
+        .collect();
+    if !missing.is_empty() {
+        refusals.push(
+            Refusal::permanent(
+                reasons::ROLE_MISSING,
+                format!("The target server does not have {}.", roles_of(&missing)),
+            )
+            .hint(hint_of_missing_roles(plan)),
+        );
+    }
+    let not_ours: Vec<_> = needs
+        .owners
+        .iter()
+        .filter(|(role, _)| server.roles.get(*role) == Some(&false))
+        .map(|(role, object)| format!("{role:?} ({object})"))
+        .collect();
+    if !not_ours.is_empty() {
+        refusals.push(
+            Refusal::permanent(
+                reasons::PERMISSION_DENIED,
+                format!(
+                    "The role {:?} may not give objects to {}.",
+                    server.role,
+                    roles_of(&not_ours)
+                ),
+            )
+            .hint(format!(
+                "Grant these roles to {:?}, name others in roleMapping, or set noOwner.",
+                server.role
+            )),
+        );
+    }
+    refusals.extend(of_making_roles(findings, made));
+    refusals
+}
+
+fn hint_of_missing_roles(plan: &RestorePlan) -> &'static str {
+    match plan.globals {
+        Globals::Skip => {
+            "Create them, set globals: Missing, name others in roleMapping, or leave owners and grants out with noOwner and noPrivileges."
+        }
+        Globals::Missing => {
+            "The backup does not describe them. Create them, name others in roleMapping, or leave owners and grants out with noOwner and noPrivileges."
+        }
+    }
+}
+
+fn of_making_roles(findings: &Findings, made: &BTreeSet<String>) -> Vec<Refusal> {
+    let server = &findings.server;
+    if made.is_empty() || server.superuser {
+        return Vec::new();
+    }
+    if !server.create_role {
+        let names: Vec<_> = made.iter().cloned().collect();
+        let message = format!(
+            "The role {:?} may not create roles, and globals: Missing asks for {}.",
+            server.role,
+            quoted_list(&names)
+        );
+        return vec![Refusal::permanent(reasons::PERMISSION_DENIED, message).hint(format!(
+            "As a superuser: ALTER ROLE {} CREATEROLE; or create the roles yourself.",
+            identifier(&server.role)
+        ))];
+    }
+    let privileged: Vec<_> = made
+        .iter()
+        .filter_map(|role| {
+            let known = findings.needs.known_roles.get(role)?;
+            (!known.privileged.is_empty()).then(|| format!("{role:?} ({})", known.privileged.join(", ")))
+        })
+        .collect();
+    if privileged.is_empty() {
+        return Vec::new();
+    }
+    let message = format!(
+        "Only a superuser may make {}, and {:?} is none.",
+        roles_of(&privileged),
+        server.role
+    );
+    vec![
+        Refusal::permanent(reasons::PERMISSION_DENIED, message)
+            .hint("Create these roles yourself, or name others in roleMapping."),
+    ]
+}
+
+pub(super) fn of_subscriptions(plan: &RestorePlan, findings: &Findings) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let known: BTreeSet<_> = findings.subscriptions.iter().map(|each| &each.name).collect();
+    let unknown: Vec<_> = plan
+        .subscription_secrets
+        .keys()
+        .filter(|name| !known.contains(name))
+        .cloned()
+        .collect();
+    if !unknown.is_empty() {
+        refusals.push(
+            Refusal::permanent(
+                reasons::INVALID_SPEC,
+                format!(
+                    "spec.subscriptions.connections names subscriptions that the backup does not have: {}.",
+                    quoted_list(&unknown)
+                ),
+            )
+            .object("spec.subscriptions.connections")
+            .hint("Remove them, or correct their names."),
+        );
+    }
+    let needed: Vec<_> = findings
+        .subscriptions
+        .iter()
+        .filter(|each| each.stripped && !plan.drop_subscriptions && !plan.subscription_secrets.contains_key(&each.name))
+        .map(|each| each.name.clone())
+        .collect();
+    if !needed.is_empty() {
+        refusals.push(
+            Refusal::permanent(
+                reasons::CREDENTIALS_NEEDED,
+                format!(
+                    "The backup holds subscriptions without their connection strings: {}.",
+                    quoted_list(&needed)
+                ),
+            )
+            .hint("Name a Secret with the key conninfo for each in spec.subscriptions.connections, or leave them out with spec.subscriptions.drop: true."),
+        );
+    }
+    let restored = findings
+        .subscriptions
+        .iter()
+        .any(|each| plan.subscription_secrets.contains_key(&each.name) || !plan.drop_subscriptions);
+    if restored && needed.is_empty() && !findings.server.create_subscription {
+        refusals.push(
+            Refusal::permanent(
+                reasons::PERMISSION_DENIED,
+                format!(
+                    "The role {:?} may not create subscriptions, and the backup has some.",
+                    findings.server.role
+                ),
+            )
+            .hint("Leave them out with spec.subscriptions.drop: true, or restore as a superuser."),
+        );
+    }
+    refusals
+}
+
+/// Names in quotes, the first of many.
+pub(super) fn quoted_list(names: &[String]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    limited(&quoted)
+}
+
+fn roles_of(descriptions: &[String]) -> String {
+    let noun = if descriptions.len() == 1 { "the role" } else { "the roles" };
+    format!("{noun} {}", limited(descriptions))
+}
+
+fn limited(texts: &[String]) -> String {
+    let shown = texts[..texts.len().min(MOST_NAMES)].join(", ");
+    match texts.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A quoted identifier, for the SQL in a hint.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
