@@ -77,6 +77,8 @@ reasons! {
     OBJECT_CHANGED = "ObjectChanged";
     /// The target database is not empty.
     TARGET_NOT_EMPTY = "TargetNotEmpty";
+    /// The target server takes no writes.
+    TARGET_READ_ONLY = "TargetReadOnly";
     /// The target server has no room.
     TARGET_FULL = "TargetFull";
     /// The target server has no such extension.

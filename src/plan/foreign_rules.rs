@@ -112,8 +112,10 @@ fn check_mappings(rules: &[UserMappingRule], field: &str) -> Result<(), Refusal>
             );
         }
         if !users.insert(local_user) {
-            return Err(invalid(&path, &format!("is the second rule for the mapping of {local_user:?}"))
-                .hint("Put both rules into one."));
+            return Err(
+                invalid(&path, &format!("is the second rule for the mapping of {local_user:?}"))
+                    .hint("Put both rules into one."),
+            );
         }
         let result = rename_to.as_ref().unwrap_or(local_user);
         if !drop && !results.insert(result) {

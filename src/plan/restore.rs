@@ -163,8 +163,8 @@ fn request_hash(spec: &PgRestoreSpec) -> Result<String, Refusal> {
     asked.job = None;
     asked.log_level = None;
     asked.jobs = None;
-    let json = serde_json::to_vec(&asked)
-        .map_err(|error| invalid("spec", &format!("cannot be written as JSON: {error}")))?;
+    let json =
+        serde_json::to_vec(&asked).map_err(|error| invalid("spec", &format!("cannot be written as JSON: {error}")))?;
     Ok(hex::encode(Sha256::digest(json)))
 }
 
@@ -208,6 +208,7 @@ mod tests {
             namespace: "shop".into(),
             name: "orders-copy".into(),
             uid: "11111111-2222-3333-4444-555555555555".into(),
+            generation: 1,
             created: "2026-01-02T03:04:05Z".parse().unwrap(),
             deadline_seconds: None,
         };
@@ -261,7 +262,10 @@ mod tests {
     fn the_same_request_has_the_same_hash_whatever_does_not_change_its_result() {
         let hash = |rest: &str| planned(&with(rest)).unwrap().request_hash;
         let plain = hash("noOwner: false");
-        assert_eq!(plain, hash("noOwner: false, dryRun: true, jobs: 7, logLevel: Debug, job: {deadlineSeconds: 5}"));
+        assert_eq!(
+            plain,
+            hash("noOwner: false, dryRun: true, jobs: 7, logLevel: Debug, job: {deadlineSeconds: 5}")
+        );
         assert_ne!(plain, hash("noOwner: true"));
         assert_ne!(plain, hash("noOwner: false, roleMapping: {a: b}"));
     }

@@ -75,10 +75,7 @@ pub struct Locale {
 /// The target's server, and what the restoring role may do there.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is one privilege or state of its own"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one privilege or state of its own")]
 pub struct Server {
     /// Major version.
     pub major: u32,

@@ -55,7 +55,10 @@ pub(super) fn not_empty(database: &str, count: u64, first: &[String]) -> Refusal
     };
     Refusal::permanent(
         reasons::TARGET_NOT_EMPTY,
-        format!("The database {database:?} is not empty: it holds {}{more}.", first.join(", ")),
+        format!(
+            "The database {database:?} is not empty: it holds {}{more}.",
+            first.join(", ")
+        ),
     )
     .object(database)
     .hint("Name a database that does not exist or is empty in spec.target.database, or drop this one yourself.")
@@ -190,7 +193,9 @@ pub(super) fn of_creating(findings: &Findings) -> Vec<Refusal> {
                 ),
             )
             .object(database)
-            .hint("Install the locale on the server, or create an empty database with another one and restore into it."),
+            .hint(
+                "Install the locale on the server, or create an empty database with another one and restore into it.",
+            ),
         );
     }
     refusals
@@ -436,7 +441,11 @@ pub(super) fn quoted_list(names: &[String]) -> String {
 }
 
 fn roles_of(descriptions: &[String]) -> String {
-    let noun = if descriptions.len() == 1 { "the role" } else { "the roles" };
+    let noun = if descriptions.len() == 1 {
+        "the role"
+    } else {
+        "the roles"
+    };
     format!("{noun} {}", limited(descriptions))
 }
 

@@ -180,9 +180,8 @@ fn steps(
     foreign_servers: Vec<ForeignServerChange>,
 ) -> Result<Steps, Refusal> {
     let snapshot = &findings.snapshot;
-    let missing_tablespaces: Vec<_> = findings.needs.tablespaces.iter();
-    let missing_tablespaces: Vec<String> = missing_tablespaces
-        .into_iter()
+    let needed_tablespaces = findings.needs.tablespaces.iter();
+    let missing_tablespaces: Vec<String> = needed_tablespaces
         .filter(|name| !findings.server.tablespaces.contains(name))
         .cloned()
         .collect();
@@ -301,7 +300,10 @@ impl Steps {
         steps.push(step(names::DATABASE, self.describe_database()));
         steps.push(step(
             names::PRE_DATA,
-            format!("Restore schemas, types, tables and foreign servers{}.", self.describe_foreign()),
+            format!(
+                "Restore schemas, types, tables and foreign servers{}.",
+                self.describe_foreign()
+            ),
         ));
         if self.has_data() {
             steps.push(step(
@@ -377,5 +379,4 @@ impl Steps {
 }
 
 #[cfg(test)]
-#[path = "restore_steps_tests.rs"]
 mod tests;
