@@ -11,6 +11,7 @@ ARG MAJOR
 COPY server /usr/lib/postgresql/${MAJOR}
 COPY postgres-entrypoint.sh /usr/local/bin/docker-entrypoint.sh
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/${MAJOR}/bin \
+    LD_LIBRARY_PATH=/usr/lib/postgresql/${MAJOR}/lib \
     LANG=C.UTF-8 \
     PGDATA=/var/lib/postgresql/data
 USER 999:999
