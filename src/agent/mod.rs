@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::postgres::client_tools::ClientTools;
 use crate::references::References;
 use progress::Reporter;
 
@@ -16,6 +17,8 @@ pub struct Context {
     pub references: Arc<dyn References>,
     /// Where progress goes.
     pub reporter: Reporter,
+    /// The stock client programs of this machine.
+    pub client_tools: Arc<ClientTools>,
     /// Set when the run is to stop: SIGTERM, Ctrl-C or the deadline.
     pub stop: CancellationToken,
 }
