@@ -162,14 +162,16 @@ impl ClientTools {
         self.sets.values()
     }
 
-    /// The newest set whose dump a server of the same major version can still restore. PostgreSQL 16 and older cannot
-    /// restore what clients of 17 and later write, and 16 writes zstd and lz4: so 16 for servers up to 16.
+    /// The set whose dump a server of the same major version restores as it was: the one of that major, or the next
+    /// newer one. A newer client is not better: 15 and later leave `REVOKE CREATE ON SCHEMA public` out of the dump of
+    /// a server before 15, 16 and later write subscription options that servers before 16 refuse, and 17 and later a
+    /// `SET` that servers before 17 refuse (all tried).
     pub fn for_dump(&self, server_major: u32) -> Result<&ToolSet, ClientToolsError> {
         if server_major < OLDEST_SERVER {
             return Err(ClientToolsError::ServerTooOld { server: server_major });
         }
         let newest = self.newest()?;
-        let oldest_usable = self
+        let (&major, set) = self
             .sets
             .range(server_major..)
             .next()
@@ -177,17 +179,13 @@ impl ClientTools {
                 server: server_major,
                 newest,
             })?;
-        let found = if server_major <= LAST_WITHOUT_TRANSACTION_TIMEOUT {
-            self.sets
-                .range(server_major..=LAST_WITHOUT_TRANSACTION_TIMEOUT)
-                .next_back()
-        } else {
-            Some(oldest_usable)
-        };
-        found.map(|(_, set)| set).ok_or(ClientToolsError::DumpNotRestorable {
-            server: server_major,
-            oldest_usable: *oldest_usable.0,
-        })
+        if server_major <= LAST_WITHOUT_TRANSACTION_TIMEOUT && major > LAST_WITHOUT_TRANSACTION_TIMEOUT {
+            return Err(ClientToolsError::DumpNotRestorable {
+                server: server_major,
+                oldest_usable: major,
+            });
+        }
+        Ok(set)
     }
 
     /// The set whose pg_restore reads an archive of pg_dump `archive_client_major` and speaks to the target.
@@ -305,8 +303,8 @@ mod tests {
     const ALL: &[u32] = &[14, 15, 16, 17, 18];
 
     #[test]
-    fn the_newest_client_whose_dump_the_same_major_can_restore_is_chosen() {
-        for (server, client) in [(12, 16), (13, 16), (14, 16), (15, 16), (16, 16), (17, 17), (18, 18)] {
+    fn the_client_of_the_server_s_own_major_or_the_next_newer_one_dumps_it() {
+        for (server, client) in [(12, 14), (13, 14), (14, 14), (15, 15), (16, 16), (17, 17), (18, 18)] {
             assert_eq!(dump(ALL, server), Ok(client), "server {server}");
         }
         assert_eq!(dump(&[14, 15, 18], 15), Ok(15));
