@@ -1,5 +1,6 @@
 //! The plan of a backup.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{self, ConnectionPlan, check_text, invalid};
@@ -56,7 +57,7 @@ pub enum DatabaseChoice {
 }
 
 /// All, some, or all but some.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Choice<T> {
     /// All.
@@ -69,7 +70,7 @@ pub enum Choice<T> {
 }
 
 /// Which halves of a dump.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Sections {
     /// Definitions and rows.

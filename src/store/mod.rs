@@ -5,6 +5,7 @@ pub mod error;
 pub mod folder;
 mod key;
 pub mod layout;
+pub mod manifest;
 pub mod s3;
 pub mod volume;
 

@@ -1,0 +1,120 @@
+//! Foreign data wrappers, servers and user mappings, without what may be a secret.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One option.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct OptionManifest {
+    /// Name.
+    pub name: String,
+    /// Value; `None` where it may be a secret (see `secret_options`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// A foreign data wrapper.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ForeignDataWrapperManifest {
+    /// Name.
+    pub name: String,
+    /// Owner.
+    pub owner: String,
+    /// Extension that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension: Option<String>,
+    /// Whether it checks options. Without, any name may carry a secret.
+    pub has_validator: bool,
+    /// Options.
+    pub options: Vec<OptionManifest>,
+}
+
+/// A foreign server.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ForeignServerManifest {
+    /// Name.
+    pub name: String,
+    /// Foreign data wrapper.
+    pub wrapper: String,
+    /// Owner.
+    pub owner: String,
+    /// `TYPE`.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
+    pub server_type: Option<String>,
+    /// `VERSION`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Extension that it belongs to: then neither it nor its user mappings are dumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension: Option<String>,
+    /// Comment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Options.
+    pub options: Vec<OptionManifest>,
+    /// User mappings, PUBLIC's first.
+    pub user_mappings: Vec<UserMappingManifest>,
+    /// Foreign tables.
+    pub foreign_tables: u64,
+}
+
+/// A user mapping.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UserMappingManifest {
+    /// Local role; `None` is PUBLIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Options; `None` where the role of the backup may not see them: then whether there are any is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<Vec<OptionManifest>>,
+}
+
+/// What was taken out of the archive because it may be a secret. A restore must be given it, or be told to leave its
+/// object out.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum StrippedCredential {
+    /// Options of a user mapping.
+    UserMapping {
+        /// Foreign server.
+        server: String,
+        /// Local role; `None` is PUBLIC.
+        user: Option<String>,
+        /// Names of the options; empty where they could not be seen.
+        options: Vec<String>,
+        /// Whether the options could be seen by the role that made the backup.
+        visible: bool,
+    },
+    /// Options of a foreign server.
+    Server {
+        /// Foreign server.
+        server: String,
+        /// Names of the options.
+        options: Vec<String>,
+    },
+    /// Options of a foreign data wrapper.
+    Wrapper {
+        /// Foreign data wrapper.
+        wrapper: String,
+        /// Names of the options.
+        options: Vec<String>,
+    },
+    /// Options of a foreign table.
+    ForeignTable {
+        /// Schema of the table.
+        schema: String,
+        /// Name of the table.
+        name: String,
+        /// Names of the options.
+        options: Vec<String>,
+    },
+    /// The connection string of a subscription.
+    Subscription {
+        /// Subscription.
+        name: String,
+    },
+}

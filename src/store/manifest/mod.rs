@@ -1,0 +1,241 @@
+//! `manifest.json`: what a backup holds and where it came from. Its format is published (`docs/manifest.md`,
+//! `docs/manifest.schema.json`). No password stands in it.
+
+mod database;
+mod foreign;
+mod object;
+mod relation;
+pub mod secret_options;
+mod server;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use database::{
+    DatabaseManifest, ExtensionManifest, GrantManifest, LocaleManifest, SchemaManifest, SettingManifest,
+    SubscriptionManifest,
+};
+pub use foreign::{
+    ForeignDataWrapperManifest, ForeignServerManifest, OptionManifest, StrippedCredential, UserMappingManifest,
+};
+pub use object::{ObjectKind, ObjectManifest};
+pub use relation::{
+    ColumnManifest, ConstraintManifest, DataManifest, ForeignTableManifest, IndexManifest, PartitioningManifest,
+    Persistence, RelationKind, RelationManifest,
+};
+pub use server::{
+    Connector, MembershipManifest, RoleManifest, RoleSettingManifest, ServerManifest, TablespaceManifest, ToolManifest,
+};
+
+use crate::api::backup::{Compression, ForeignCredentials, RolePasswords, TableName, UnloggedTableData};
+use crate::api::reasons;
+use crate::plan::Refusal;
+use crate::plan::backup::{Choice, Sections};
+
+/// The format that this release writes, and the newest that it reads. Fields may be added without a new number; a
+/// number means that an older reader would misunderstand.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Largest manifest that is read, in bytes.
+pub const SIZE_LIMIT_BYTES: u64 = 1 << 30;
+
+/// A finished backup. It is the last object that a backup writes: without it there is no backup.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Version of this format.
+    pub format_version: u32,
+    /// Snapshot id.
+    pub snapshot: String,
+    /// Resource that asked for the backup.
+    pub backup: BackupReference,
+    /// When the backup began.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub started: Timestamp,
+    /// When everything but the manifest was stored.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub completed: Timestamp,
+    /// What made it.
+    pub tools: ToolManifest,
+    /// How the rows are stored.
+    pub data_format: DataFormat,
+    /// What was asked for.
+    pub selection: SelectionManifest,
+    /// The server.
+    pub server: ServerManifest,
+    /// Roles of the server, by name.
+    pub roles: Vec<RoleManifest>,
+    /// Memberships of roles in roles.
+    pub memberships: Vec<MembershipManifest>,
+    /// `ALTER ROLE … SET` and `ALTER ROLE … IN DATABASE … SET`.
+    pub role_settings: Vec<RoleSettingManifest>,
+    /// Tablespaces of the server, by name.
+    pub tablespaces: Vec<TablespaceManifest>,
+    /// Databases of the backup, by name.
+    pub databases: Vec<DatabaseManifest>,
+    /// Every object of the backup but the manifest.
+    pub objects: Vec<ObjectManifest>,
+    /// Descriptive fields that could not be read.
+    pub omissions: Vec<Omission>,
+    /// What the reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// Resource that asked for a backup.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupReference {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// How the rows are stored.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum DataFormat {
+    /// In the archive of pg_dump, format custom.
+    #[default]
+    Custom,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SelectionManifest {
+    /// Which halves of a dump.
+    pub sections: Sections,
+    /// Which schemas.
+    pub schemas: Choice<String>,
+    /// Which tables.
+    pub tables: Choice<TableName>,
+    /// Tables whose rows were left out.
+    pub exclude_table_data: Vec<TableName>,
+    /// Rows of unlogged tables.
+    pub unlogged_table_data: UnloggedTableData,
+    /// How rows are compressed.
+    pub compression: Compression,
+    /// Credentials of user mappings and subscriptions.
+    pub foreign_credentials: ForeignCredentials,
+    /// Password verifiers of roles; `Omit` also where they could not be read.
+    pub role_passwords: RolePasswords,
+}
+
+/// A descriptive field that could not be read.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Omission {
+    /// Database, where it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Path of the field in the manifest.
+    pub field: String,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// A manifest that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It was written by a newer release.
+    #[error("the manifest has format {found}; this release of pgrescue reads formats up to {FORMAT_VERSION}")]
+    TooNew {
+        /// Its format.
+        found: u64,
+    },
+    /// It is not JSON of this form.
+    #[error("the manifest cannot be read: {0}")]
+    Invalid(#[source] serde_json::Error),
+    /// It contradicts itself.
+    #[error("the manifest is inconsistent: {0}")]
+    Inconsistent(String),
+}
+
+impl From<ManifestError> for Refusal {
+    fn from(error: ManifestError) -> Self {
+        let message = format!("{error}.");
+        match error {
+            ManifestError::TooNew { .. } => Self::permanent(reasons::MANIFEST_TOO_NEW, message)
+                .hint("Restore with a release of pgrescue that is at least as new as the one that made the backup."),
+            ManifestError::Invalid(_) | ManifestError::Inconsistent(_) => {
+                Self::permanent(reasons::MANIFEST_INVALID, message)
+                    .hint("The object was changed after the backup, or something else wrote it: use another backup.")
+            }
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads `manifest.json`. A newer format is refused before anything else of it is read.
+    pub fn read(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            format_version: u64,
+        }
+        let Version { format_version } = serde_json::from_slice(bytes).map_err(ManifestError::Invalid)?;
+        if format_version > u64::from(FORMAT_VERSION) {
+            return Err(ManifestError::TooNew { found: format_version });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::Invalid)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// As JSON, indented for people.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
+        self.check()?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(ManifestError::Invalid)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The database of this name.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Option<&DatabaseManifest> {
+        self.databases.iter().find(|database| database.name == name)
+    }
+
+    /// The object of this kind; of the database, where the kind belongs to one.
+    #[must_use]
+    pub fn object(&self, kind: ObjectKind, database: Option<&str>) -> Option<&ObjectManifest> {
+        self.objects
+            .iter()
+            .find(|object| object.kind == kind && object.database.as_deref() == database)
+    }
+
+    /// Every database has its archive, and every object is of a database that is listed.
+    fn check(&self) -> Result<(), ManifestError> {
+        for database in &self.databases {
+            if self.object(ObjectKind::Archive, Some(&database.name)).is_none() {
+                let sentence = format!("the database {:?} has no archive", database.name);
+                return Err(ManifestError::Inconsistent(sentence));
+            }
+        }
+        let stray = self.objects.iter().find(|object| {
+            object
+                .database
+                .as_ref()
+                .is_some_and(|name| self.database(name).is_none())
+        });
+        stray.map_or(Ok(()), |object| {
+            let sentence = format!("the object {:?} belongs to a database that is not listed", object.key);
+            Err(ManifestError::Inconsistent(sentence))
+        })
+    }
+}
+
+/// The published JSON schema, as it stands in `docs/manifest.schema.json`.
+#[must_use]
+pub fn manifest_schema() -> String {
+    let schema = schemars::schema_for!(Manifest);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;
