@@ -20,5 +20,5 @@ leave_cluster() {
 }
 
 if [ "$(cluster_provider)" = given ]; then leave_cluster; else e2e/cluster/down.sh "$name"; fi
-rm -rf "$cache/logs/demo"
+rm -rf "$cache/logs/$name"
 echo "The demo is gone. What it built stays in $cache, so that the next one starts at once; remove that folder to be rid of it too."

@@ -4,6 +4,7 @@
 # keeps the servers and makes the backup and the restore anew.
 #
 # DEMO_CLUSTER     name of the cluster; default demo
+# PGRESCUE_BINARY  the binary for the images; default: cargo builds it
 # E2E_KUBECONFIG   a cluster of the caller's in place of one made here
 set -euo pipefail
 
@@ -17,7 +18,7 @@ source e2e/demo/show.sh
 set_cluster "${DEMO_CLUSTER:-demo}"
 namespace=pgrescue-demo
 operator_namespace=pgrescue-system
-logs=$cache/logs/demo
+logs=$cache/logs/$name
 
 kubectl() { "$cache/bin/kubectl" --kubeconfig "$kubeconfig" --namespace "$namespace" "$@"; }
 helm() { "$cache/bin/helm" --kubeconfig "$kubeconfig" --namespace "$operator_namespace" "$@"; }
@@ -25,7 +26,8 @@ helm() { "$cache/bin/helm" --kubeconfig "$kubeconfig" --namespace "$operator_nam
 # $1 deployment, $2 database, $3 role, $4 SQL
 query() {
     kubectl exec "deployment/$1" --container postgres -- \
-        psql --no-psqlrc --quiet --no-align --tuples-only --field-separator '  ' --set ON_ERROR_STOP=1 --host localhost --username "$3" --dbname "$2" --command "$4"
+        psql --no-psqlrc --quiet --no-align --tuples-only --field-separator '  ' --set ON_ERROR_STOP=1 \
+        --username "$3" --dbname "$2" --command "$4"
 }
 
 start_cluster() { e2e/cluster/up.sh "$name" >"$logs/kubeconfig"; }
@@ -57,7 +59,7 @@ forget_earlier_run() {
     say "a demo is up: its backup and its restore are made anew"
     database=$(kubectl get pgrestore --output jsonpath='{.items[0].spec.target.database}')
     kubectl delete --filename config/samples --ignore-not-found --wait --timeout 2m >"$logs/delete.log"
-    query staging postgres postgres "DROP DATABASE IF EXISTS \"${database//\"/\"\"}\" (FORCE)"
+    query staging postgres postgres "DROP DATABASE IF EXISTS \"${database//\"/\"\"}\" WITH (FORCE)"
 }
 
 show_results() {
@@ -84,10 +86,11 @@ what_next() {
     cat <<TEXT
   export KUBECONFIG=$kubeconfig PATH=$cache/bin:\$PATH
   kubectl config set-context --current --namespace $namespace
-  kubectl get $backup --output yaml       # progress, steps, artefact
+  kubectl get $backup --output yaml       # steps, warnings, artefact
   kubectl exec -it deployment/staging -- psql -U postgres $(kubectl get pgrestore --output jsonpath='{.items[0].spec.target.database}')
-  kubectl delete $restore && kubectl apply -f config/samples      # refused: the database is there
-  make demo             # again
+  kubectl delete $restore && kubectl apply -f config/samples && kubectl get pgrestores --watch
+                        # AlreadyApplied: the target remembers the request, nothing is changed
+  make demo             # backup and restore once more
   make demo-down        # removes all of it
 TEXT
 }
@@ -97,22 +100,14 @@ install_tools() {
     e2e/cluster/install.sh packages kubernetes coredns helm
     # shellcheck disable=SC2046,SC2086 # one word each
     tests/parts/install.sh versitygw $(printf 'pg%s ' $POSTGRESQL_CLIENTS)
-    cargo build --quiet --locked --bin pgrescue
-}
-
-# Runs two parts at the same time.
-beside() {
-    (eval "$1") &
-    local first=$!
-    eval "$2"
-    wait $first
+    [ -n "${PGRESCUE_BINARY:-}" ] || cargo build --quiet --locked --bin pgrescue
 }
 
 if [ "$(cluster_provider)" = node ] && [ "$(id -u)" != 0 ]; then
     die "making a Kubernetes node on this machine needs root" \
         "Run it as root, or name a cluster in E2E_KUBECONFIG, or install kind and Docker."
 fi
-command -v cargo >/dev/null || die "cargo is missing; pgrescue is built from source" "Install Rust 1.95 or later: https://rustup.rs"
+[ -n "${PGRESCUE_BINARY:-}" ] || command -v cargo >/dev/null || die "cargo is missing; pgrescue is built from source" "Install Rust 1.95 or later: https://rustup.rs"
 command -v go >/dev/null || die "go is missing; Kubernetes and the S3 server are built from source" "Install Go 1.26 or later: https://go.dev/dl"
 mkdir -p "$logs"
 demo_start=$EPOCHREALTIME
