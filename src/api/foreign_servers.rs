@@ -20,6 +20,29 @@ pub struct ForeignServerRule {
     /// What becomes of the server's user mappings. A mapping that no entry names must hold no stripped secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_mappings: Vec<UserMappingRule>,
+    /// Changes to options of the server's foreign tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_tables: Vec<ForeignTableRule>,
+    /// Changes to the options of the server's foreign data wrapper, where that belongs to no extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapper_options: Option<OptionChanges>,
+}
+
+/// Changes to options of the foreign tables that `schema` and `name` select; left out, all of the server.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForeignTableRule {
+    /// Schema of the tables, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Name of the table, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Changes the options of this column in place of the table's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The changes. Options not named here stay.
+    pub options: OptionChanges,
 }
 
 /// Selects foreign servers. Every field that is given must hold; at least one must be given.

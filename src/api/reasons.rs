@@ -93,6 +93,8 @@ reasons! {
     FOREIGN_SERVER_RULE_UNUSED = "ForeignServerRuleUnused";
     /// Two rules select the same foreign server.
     FOREIGN_SERVER_RULES_OVERLAP = "ForeignServerRulesOverlap";
+    /// Something needs a foreign server that is to be left out.
+    FOREIGN_SERVER_IN_USE = "ForeignServerInUse";
     /// A mapping or subscription was stripped of its credentials, and none were given.
     CREDENTIALS_NEEDED = "CredentialsNeeded";
     /// A rewritten foreign server did not answer.

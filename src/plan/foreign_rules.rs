@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use super::connection::{check_text, invalid};
 use super::refusal::Refusal;
-use crate::api::foreign_servers::{ForeignServerMatch, ForeignServerRule, OptionChanges, UserMappingRule};
+use crate::api::foreign_servers::{
+    ForeignServerMatch, ForeignServerRule, ForeignTableRule, OptionChanges, UserMappingRule,
+};
 
 /// Checks all rules. `field` is their path in the manifest.
 pub fn check(rules: &[ForeignServerRule], field: &str) -> Result<(), Refusal> {
@@ -15,6 +17,8 @@ pub fn check(rules: &[ForeignServerRule], field: &str) -> Result<(), Refusal> {
             matches,
             options,
             user_mappings,
+            foreign_tables,
+            wrapper_options,
         } = rule;
         check_match(matches, &format!("{path}.match"))?;
         if let Some(twin) = rules[..at].iter().position(|other| other.matches == *matches) {
@@ -26,6 +30,10 @@ pub fn check(rules: &[ForeignServerRule], field: &str) -> Result<(), Refusal> {
             check_options(changes, &format!("{path}.options"))?;
         }
         check_mappings(user_mappings, &format!("{path}.userMappings"))?;
+        check_tables(foreign_tables, &format!("{path}.foreignTables"))?;
+        if let Some(changes) = wrapper_options {
+            check_options(changes, &format!("{path}.wrapperOptions"))?;
+        }
     }
     Ok(())
 }
@@ -70,6 +78,25 @@ fn check_options(changes: &OptionChanges, field: &str) -> Result<(), Refusal> {
                 &format!("names the option {name:?} twice"),
             ));
         }
+    }
+    Ok(())
+}
+
+fn check_tables(rules: &[ForeignTableRule], field: &str) -> Result<(), Refusal> {
+    for (at, rule) in rules.iter().enumerate() {
+        let path = format!("{field}[{at}]");
+        let ForeignTableRule {
+            schema,
+            name,
+            column,
+            options,
+        } = rule;
+        for (key, text) in [("schema", schema), ("name", name), ("column", column)] {
+            if let Some(text) = text {
+                check_text(text, &format!("{path}.{key}"))?;
+            }
+        }
+        check_options(options, &format!("{path}.options"))?;
     }
     Ok(())
 }

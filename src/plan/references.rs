@@ -6,7 +6,7 @@ use super::Plan;
 use super::connection::{ConnectionPlan, TextSource};
 use super::storage::StoragePlan;
 use crate::api::connection::KeyRef;
-use crate::api::foreign_servers::{ForeignServerRule, OptionChanges, UserMappingRule};
+use crate::api::foreign_servers::{ForeignServerRule, ForeignTableRule, OptionChanges, UserMappingRule};
 
 /// Key of a subscription's connection string in its Secret.
 pub const CONNINFO_KEY: &str = "conninfo";
@@ -91,12 +91,22 @@ impl ReferencedNames {
             matches: _,
             options,
             user_mappings,
+            foreign_tables,
+            wrapper_options,
         } = rule;
-        if let Some(OptionChanges {
+        let of_tables = foreign_tables.iter().map(
+            |ForeignTableRule {
+                 schema: _,
+                 name: _,
+                 column: _,
+                 options,
+             }| options,
+        );
+        for OptionChanges {
             set: _,
             secret_ref,
             drop: _,
-        }) = options
+        } in options.iter().chain(wrapper_options).chain(of_tables)
         {
             self.secrets.extend(secret_ref.iter().map(|secret| secret.name.clone()));
         }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod client_tools;
 pub mod connection;
+pub mod foreign;
 pub mod memory_file;
 pub mod pooler;
 pub mod program;

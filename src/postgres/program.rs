@@ -255,7 +255,9 @@ impl Program {
             self.environment.insert("PGPASSFILE".into(), path.into());
         }
         let pairs = conninfo.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        Ok(vec![format!("--dbname={}", super::connection::render(pairs)).into()])
+        Ok(vec![
+            format!("--dbname={}", super::connection::render_conninfo(pairs)).into(),
+        ])
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use percent_encoding::percent_decode_str;
 
 /// Parameters by libpq's keywords. Host and port lists are comma-separated, as libpq takes them.
-pub(super) type Parameters = BTreeMap<String, String>;
+pub(in crate::postgres) type Parameters = BTreeMap<String, String>;
 
 /// A connection string that cannot be read. It never shows the string: a password may stand in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum ConninfoError {
 }
 
 /// Reads a URI or keyword/value pairs.
-pub(super) fn parse(text: &str) -> Result<Parameters, ConninfoError> {
+pub(in crate::postgres) fn parse(text: &str) -> Result<Parameters, ConninfoError> {
     let uri = ["postgresql://", "postgres://"]
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme));
