@@ -22,22 +22,12 @@ use super::status::RunStatus;
     status = "PgRestoreStatus",
     shortname = "pgr",
     category = "pgrescue",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Percent", type_ = "integer", json_path = ".status.progress.percent"),
-    printcolumn(name = "Rows", type_ = "integer", json_path = ".status.progress.rows"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Succeeded\")].message",
-        priority = 1
-    )
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Percent","type":"integer","jsonPath":".status.progress.percent"}"#,
+    printcolumn = r#"{"name":"Rows","type":"integer","jsonPath":".status.progress.rows"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Succeeded\")].reason","priority":1}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Succeeded\")].message","priority":1}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PgRestoreSpec {
