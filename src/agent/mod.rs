@@ -1,6 +1,7 @@
 //! The agent: finds, decides and runs the steps of one plan, and tells how it went.
 
 pub mod progress;
+pub mod restore;
 
 use std::sync::Arc;
 

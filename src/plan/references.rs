@@ -51,6 +51,14 @@ impl ReferencedNames {
         names
     }
 
+    /// What the rules for foreign servers name.
+    #[must_use]
+    pub fn of_rules(rules: &[ForeignServerRule]) -> Self {
+        let mut names = Self::default();
+        rules.iter().for_each(|rule| names.add_rule(rule));
+        names
+    }
+
     fn add_connection(&mut self, connection: &ConnectionPlan) {
         let ConnectionPlan {
             secret,

@@ -22,10 +22,8 @@ pub struct Findings {
     pub state: DatabaseState,
     /// What the archive needs from the target.
     pub needs: Needs,
-    /// Foreign servers before and after the rewrite, or every reason against it.
-    pub foreign_servers: Result<Vec<ForeignServerChange>, Vec<Refusal>>,
-    /// The archive's subscriptions.
-    pub subscriptions: Vec<Subscription>,
+    /// What the rules make of foreign servers and subscriptions, or every reason against it.
+    pub foreign: Result<Foreign, Vec<Refusal>>,
     /// What the reader should know although the run goes on.
     pub warnings: Vec<String>,
 }
@@ -170,6 +168,8 @@ pub struct Needs {
     pub roles: BTreeMap<String, String>,
     /// Extensions.
     pub extensions: BTreeMap<String, ExtensionNeed>,
+    /// Entries with grants that another role than the owner made: only a superuser can repeat them.
+    pub other_grantors: Vec<String>,
     /// Tablespaces.
     pub tablespaces: Vec<String>,
     /// Roles of the backup that can be made on the target, with what making them takes.
@@ -196,12 +196,23 @@ pub struct KnownRole {
     pub password: bool,
 }
 
-/// A subscription of the archive.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+/// What the rules make of foreign servers and subscriptions.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Subscription {
-    /// Its name.
-    pub name: String,
-    /// Whether its connection string was stripped.
-    pub stripped: bool,
+pub struct Foreign {
+    /// Foreign servers before and after the rewrite.
+    pub servers: Vec<ForeignServerChange>,
+    /// Subscriptions, by name.
+    pub subscriptions: BTreeMap<String, SubscriptionAction>,
+}
+
+/// What becomes of a subscription.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum SubscriptionAction {
+    /// It stays as it is in the backup.
+    Kept,
+    /// It is given the connection string of a Secret.
+    Rewritten,
+    /// It is left out.
+    Dropped,
 }

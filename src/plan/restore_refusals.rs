@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::backup::Sections;
 use super::refusal::Refusal;
 use super::restore::{RestorePlan, check_target_database};
-use super::restore_findings::{EmptyDatabase, Findings, Snapshot};
+use super::restore_findings::{EmptyDatabase, Findings, Foreign, Snapshot, SubscriptionAction};
 use crate::api::reasons;
 use crate::api::restore::Globals;
 use crate::api::status::FailureClass;
@@ -322,6 +322,16 @@ pub(super) fn of_roles(plan: &RestorePlan, findings: &Findings, made: &BTreeSet<
             )),
         );
     }
+    if !needs.other_grantors.is_empty() && !server.superuser {
+        let message = format!(
+            "The backup has grants that another role than the owner made, which only a superuser can repeat: {}.",
+            limited(&needs.other_grantors)
+        );
+        refusals.push(
+            Refusal::permanent(reasons::PERMISSION_DENIED, message)
+                .hint("Leave grants out with noPrivileges, or restore as a superuser."),
+        );
+    }
     refusals.extend(of_making_roles(findings, made));
     refusals
 }
@@ -375,63 +385,25 @@ fn of_making_roles(findings: &Findings, made: &BTreeSet<String>) -> Vec<Refusal>
     ]
 }
 
-pub(super) fn of_subscriptions(plan: &RestorePlan, findings: &Findings) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    let known: BTreeSet<_> = findings.subscriptions.iter().map(|each| &each.name).collect();
-    let unknown: Vec<_> = plan
-        .subscription_secrets
-        .keys()
-        .filter(|name| !known.contains(name))
-        .cloned()
-        .collect();
-    if !unknown.is_empty() {
-        refusals.push(
-            Refusal::permanent(
-                reasons::INVALID_SPEC,
-                format!(
-                    "spec.subscriptions.connections names subscriptions that the backup does not have: {}.",
-                    quoted_list(&unknown)
-                ),
-            )
-            .object("spec.subscriptions.connections")
-            .hint("Remove them, or correct their names."),
-        );
-    }
-    let needed: Vec<_> = findings
+pub(super) fn of_subscriptions(findings: &Findings, foreign: &Foreign) -> Vec<Refusal> {
+    let restored: Vec<_> = foreign
         .subscriptions
         .iter()
-        .filter(|each| each.stripped && !plan.drop_subscriptions && !plan.subscription_secrets.contains_key(&each.name))
-        .map(|each| each.name.clone())
+        .filter(|(_, action)| **action != SubscriptionAction::Dropped)
+        .map(|(name, _)| name.clone())
         .collect();
-    if !needed.is_empty() {
-        refusals.push(
-            Refusal::permanent(
-                reasons::CREDENTIALS_NEEDED,
-                format!(
-                    "The backup holds subscriptions without their connection strings: {}.",
-                    quoted_list(&needed)
-                ),
-            )
-            .hint("Name a Secret with the key conninfo for each in spec.subscriptions.connections, or leave them out with spec.subscriptions.drop: true."),
-        );
+    if restored.is_empty() || findings.server.create_subscription {
+        return Vec::new();
     }
-    let restored = findings
-        .subscriptions
-        .iter()
-        .any(|each| plan.subscription_secrets.contains_key(&each.name) || !plan.drop_subscriptions);
-    if restored && needed.is_empty() && !findings.server.create_subscription {
-        refusals.push(
-            Refusal::permanent(
-                reasons::PERMISSION_DENIED,
-                format!(
-                    "The role {:?} may not create subscriptions, and the backup has some.",
-                    findings.server.role
-                ),
-            )
+    let message = format!(
+        "The role {:?} may not create subscriptions, and the backup has {}.",
+        findings.server.role,
+        quoted_list(&restored)
+    );
+    vec![
+        Refusal::permanent(reasons::PERMISSION_DENIED, message)
             .hint("Leave them out with spec.subscriptions.drop: true, or restore as a superuser."),
-        );
-    }
-    refusals
+    ]
 }
 
 /// Names in quotes, the first of many.

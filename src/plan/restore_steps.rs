@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::backup::Sections;
 use super::refusal::Refusal;
 use super::restore::RestorePlan;
-use super::restore_findings::{DatabaseState, EmptyDatabase, Findings, Locale};
+use super::restore_findings::{DatabaseState, EmptyDatabase, Findings, Foreign, Locale, SubscriptionAction};
 use super::restore_refusals as refusals;
 use crate::api::restore::Globals;
 use crate::api::status::{ForeignServerAction, ForeignServerChange, StepState, StepStatus};
@@ -75,10 +75,8 @@ pub struct Steps {
     pub rows: u64,
     /// Foreign servers before and after.
     pub foreign_servers: Vec<ForeignServerChange>,
-    /// Subscriptions that are restored with the connection string of a Secret.
-    pub subscriptions_rewritten: Vec<String>,
-    /// Subscriptions that are left out.
-    pub subscriptions_dropped: Vec<String>,
+    /// What becomes of subscriptions, by name.
+    pub subscriptions: BTreeMap<String, SubscriptionAction>,
     /// Connections for post-data, ANALYZE and the checks.
     pub jobs: u8,
     /// Gives every object to the restoring role.
@@ -125,12 +123,14 @@ pub fn decide(plan: &RestorePlan, findings: &Findings) -> Result<Decision, Refus
     against.extend(refusals::of_server(findings));
     against.extend(refusals::of_extensions(findings));
     against.extend(refusals::of_roles(plan, findings, &roles));
-    against.extend(refusals::of_subscriptions(plan, findings));
-    let foreign_servers = match &findings.foreign_servers {
-        Ok(changes) => changes.clone(),
+    let foreign = match &findings.foreign {
+        Ok(foreign) => {
+            against.extend(refusals::of_subscriptions(findings, foreign));
+            foreign.clone()
+        }
         Err(reasons) => {
             against.extend(reasons.iter().cloned());
-            Vec::new()
+            Foreign::default()
         }
     };
     let make = match make {
@@ -149,13 +149,8 @@ pub fn decide(plan: &RestorePlan, findings: &Findings) -> Result<Decision, Refus
     if !against.is_empty() {
         return Err(refusals::combined(against));
     }
-    Ok(Decision::Restore(Box::new(steps(
-        plan,
-        findings,
-        make,
-        roles,
-        foreign_servers,
-    )?)))
+    let steps = steps(plan, findings, make, roles, foreign)?;
+    Ok(Decision::Restore(Box::new(steps)))
 }
 
 /// Roles of the backup that `globals: Missing` makes.
@@ -177,7 +172,7 @@ fn steps(
     findings: &Findings,
     make: MakeDatabase,
     roles: BTreeSet<String>,
-    foreign_servers: Vec<ForeignServerChange>,
+    foreign: Foreign,
 ) -> Result<Steps, Refusal> {
     let snapshot = &findings.snapshot;
     let needed_tablespaces = findings.needs.tablespaces.iter();
@@ -185,11 +180,6 @@ fn steps(
         .filter(|name| !findings.server.tablespaces.contains(name))
         .cloned()
         .collect();
-    let (rewritten, others): (Vec<_>, Vec<_>) = findings
-        .subscriptions
-        .iter()
-        .partition(|subscription| plan.subscription_secrets.contains_key(&subscription.name));
-    let dropped = others.into_iter().filter(|_| plan.drop_subscriptions);
     Ok(Steps {
         snapshot: snapshot.id.clone(),
         manifest_sha256: snapshot.manifest_sha256.clone(),
@@ -203,9 +193,8 @@ fn steps(
         archive_bytes: snapshot.archive_bytes,
         tables: snapshot.tables,
         rows: snapshot.rows,
-        foreign_servers,
-        subscriptions_rewritten: rewritten.into_iter().map(|each| each.name.clone()).collect(),
-        subscriptions_dropped: dropped.map(|each| each.name.clone()).collect(),
+        foreign_servers: foreign.servers,
+        subscriptions: foreign.subscriptions,
         jobs: plan.jobs,
         no_owner: plan.no_owner,
         no_privileges: plan.no_privileges,
@@ -371,9 +360,15 @@ impl Steps {
     }
 
     fn describe_subscriptions(&self) -> String {
-        match self.subscriptions_dropped.as_slice() {
-            [] => String::new(),
-            dropped => format!("; leave out the subscriptions {}", refusals::quoted_list(dropped)),
+        let dropped = self.subscriptions.iter();
+        let dropped: Vec<_> = dropped
+            .filter(|(_, action)| **action == SubscriptionAction::Dropped)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if dropped.is_empty() {
+            String::new()
+        } else {
+            format!("; leave out the subscriptions {}", refusals::quoted_list(&dropped))
         }
     }
 }

@@ -10,4 +10,3 @@ mod parts;
 
 mod parts_are_real;
 mod stock_round_trip;
-mod store;

@@ -3,7 +3,7 @@ use crate::api::foreign_servers::UnmatchedForeignServers;
 use crate::api::reasons;
 use crate::plan::connection::ConnectionPlan;
 use crate::plan::restore::SnapshotSource;
-use crate::plan::restore_findings::{ExtensionNeed, KnownRole, Needs, Server, Snapshot, Subscription};
+use crate::plan::restore_findings::{ExtensionNeed, KnownRole, Needs, Server, Snapshot};
 use crate::plan::storage::StoragePlan;
 use crate::plan::{Run, RunKind};
 
@@ -97,8 +97,7 @@ fn found() -> Findings {
             .into(),
             ..Needs::default()
         },
-        foreign_servers: Ok(vec![]),
-        subscriptions: vec![],
+        foreign: Ok(Foreign::default()),
         warnings: vec![],
     }
 }
@@ -122,6 +121,13 @@ fn limited_role(findings: &mut Findings) {
     findings.server.create_database = false;
     findings.server.create_role = false;
     findings.server.create_subscription = false;
+}
+
+fn with_subscription(action: SubscriptionAction) -> Foreign {
+    Foreign {
+        subscriptions: [("feed".to_owned(), action)].into(),
+        ..Foreign::default()
+    }
 }
 
 #[test]
@@ -216,20 +222,10 @@ fn the_sentences_of_missing_parts_name_all_of_them() {
                 found.server.create_database = true;
                 found.server.roles.insert("app".into(), false);
             }),
-            refused(|_, found| found.subscriptions.push(Subscription {
-                name: "feed".into(),
-                stripped: true
-            })),
-            refused(|plan, _| {
-                plan.subscription_secrets.insert("feed".into(), "secret".into());
-            }),
             refused(|_, found| {
                 limited_role(found);
                 found.server.create_database = true;
-                found.subscriptions.push(Subscription {
-                    name: "feed".into(),
-                    stripped: false,
-                });
+                found.foreign = Ok(with_subscription(SubscriptionAction::Kept));
             }),
         ]
         .join("\n")
@@ -245,7 +241,7 @@ fn one_refusal_names_everything_that_stands_against_the_restore() {
         };
         found.server.extensions.clear();
         found.needs.roles.insert("reader".into(), "ACL TABLE x.y".into());
-        found.foreign_servers = Err(vec![
+        found.foreign = Err(vec![
             Refusal::permanent(
                 reasons::FOREIGN_SERVER_UNMATCHED,
                 "No rule selects the foreign server \"b\".",
@@ -321,19 +317,17 @@ fn the_steps_read_as_sentences() {
     let mut plan = asked();
     let mut findings = found();
     plan.globals = Globals::Missing;
-    plan.drop_subscriptions = true;
     findings.needs.known_roles = [("reader".to_owned(), KnownRole::default())].into();
     findings.needs.tablespaces = vec!["fast".into()];
-    findings.subscriptions.push(Subscription {
-        name: "feed".into(),
-        stripped: true,
+    findings.foreign = Ok(Foreign {
+        servers: vec![ForeignServerChange {
+            name: "billing_remote".into(),
+            wrapper: "postgres_fdw".into(),
+            action: ForeignServerAction::Rewritten,
+            ..ForeignServerChange::default()
+        }],
+        ..with_subscription(SubscriptionAction::Dropped)
     });
-    findings.foreign_servers = Ok(vec![ForeignServerChange {
-        name: "billing_remote".into(),
-        wrapper: "postgres_fdw".into(),
-        action: ForeignServerAction::Rewritten,
-        ..ForeignServerChange::default()
-    }]);
     let steps = steps_of(&plan, &findings);
     let lines: Vec<_> = steps
         .describe(StepState::Planned)

@@ -109,6 +109,23 @@ impl ConnectionSettings {
         }
     }
 
+    /// The same, with sessions that `pg_stat_activity` shows under this name, in place of one that the user gave.
+    #[must_use]
+    pub fn with_application_name(&self, name: &str) -> Self {
+        let mut settings = self.clone();
+        settings.others.set_application_name(name);
+        settings
+    }
+
+    /// The same, with a setting that every session and client program begins with. It wins over the settings of the
+    /// role and the database, and over the user's own `options`.
+    #[must_use]
+    pub fn with_setting(&self, name: &str, value: &str) -> Self {
+        let mut settings = self.clone();
+        settings.others.add_option(name, value);
+        settings
+    }
+
     /// The database that the connection names; `None` where it names none or `*`.
     #[must_use]
     pub fn database(&self) -> Option<&str> {

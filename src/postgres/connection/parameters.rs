@@ -129,6 +129,20 @@ impl OtherParameters {
         }
     }
 
+    pub(super) fn set_application_name(&mut self, name: &str) {
+        self.application_name = Some(name.to_owned());
+    }
+
+    /// Appends `-c name=value`; later ones win (manual, "options"). A space or a backslash in a value is escaped.
+    pub(super) fn add_option(&mut self, name: &str, value: &str) {
+        let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
+        let option = format!("-c {name}={value}");
+        self.options = Some(match self.options.take() {
+            Some(options) => format!("{options} {option}"),
+            None => option,
+        });
+    }
+
     /// For a session of pgrescue.
     pub(super) fn apply(&self, config: &mut Config) {
         config.application_name(self.application_name.as_deref().unwrap_or(APPLICATION_NAME));

@@ -1,0 +1,219 @@
+//! Restores one database of a snapshot: finds out, decides, and runs the steps, one file each. Whatever fails after the
+//! first change is undone, under the lock that keeps other attempts away.
+
+mod analyze;
+mod attempt;
+mod clean_up;
+mod data;
+mod database_state;
+mod definitions;
+mod failure;
+mod finish;
+mod foreign_servers;
+mod guard;
+mod ledger;
+mod make_database;
+mod mark;
+mod objects;
+mod passwords;
+mod pg_restore;
+mod post_data;
+mod pre_data;
+mod prepare;
+mod roles;
+mod source;
+mod statements;
+mod target;
+mod undo;
+mod verify;
+mod workers;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Context;
+use crate::api::conditions::PREFLIGHT_PASSED;
+use crate::api::reasons;
+use crate::api::status::{FailureClass, StepState};
+use crate::plan::Refusal;
+use crate::plan::report::{Done, Failed, Outcome};
+use crate::plan::restore::RestorePlan;
+use crate::plan::restore_steps::names;
+use attempt::{Attempt, interrupted};
+pub use clean_up::clean_up;
+use prepare::{Prepared, prepare};
+
+/// How long undoing may take: a large database takes its time to go.
+const UNDO_TIME: Duration = Duration::from_secs(300);
+/// The same where the run was told to stop, and will be killed soon.
+const UNDO_TIME_WHEN_STOPPED: Duration = Duration::from_secs(20);
+/// How long a server that has just gone away is waited for.
+const SERVER_RETURN: Duration = Duration::from_secs(30);
+
+/// Runs a restore, or shows its steps.
+pub async fn run(plan: &RestorePlan, context: &Context) -> Result<Done, Failed> {
+    let prepared = tokio::select! {
+        prepared = prepare(plan, context) => prepared,
+        () = context.stop.cancelled() => Err(interrupted()),
+    };
+    let prepared = prepared.map_err(|refusal| {
+        if refusal.class != FailureClass::Interrupted {
+            let reporter = &context.reporter;
+            reporter.condition(PREFLIGHT_PASSED, Some(false), &refusal.reason, &refusal.message);
+        }
+        Failed::from(refusal)
+    })?;
+    match prepared {
+        Prepared::AlreadyApplied { at, database } => Ok(Done {
+            outcome: Outcome::AlreadyApplied,
+            message: format!(
+                "This request was applied to the database {database:?} at {at}. Nothing was changed. To restore again, give the resource another name."
+            ),
+            artifact: None,
+            plan_hash: None,
+        }),
+        Prepared::Shown(steps) => {
+            let hash = steps.hash();
+            context.reporter.plan(steps.describe(StepState::Planned), hash.clone());
+            Ok(Done {
+                outcome: Outcome::Planned,
+                message: format!(
+                    "{} steps would restore {} rows of {} tables into the database {:?}. Nothing was changed.",
+                    steps.describe(StepState::Planned).len(),
+                    steps.rows,
+                    steps.tables,
+                    steps.database
+                ),
+                artifact: None,
+                plan_hash: Some(hash),
+            })
+        }
+        Prepared::Attempt(attempt) => execute(*attempt).await,
+    }
+}
+
+async fn execute(mut attempt: Attempt<'_>) -> Result<Done, Failed> {
+    let hash = attempt.steps.hash();
+    let reporter = attempt.context.reporter.clone();
+    reporter.plan(attempt.steps.describe(StepState::Pending), hash.clone());
+    match run_steps(&mut attempt).await {
+        Ok(()) => Ok(Done {
+            outcome: Outcome::Succeeded,
+            message: format!(
+                "Restored {} rows of {} tables of the snapshot {} into the database {:?}.",
+                attempt.steps.rows, attempt.steps.tables, attempt.steps.snapshot, attempt.target.database
+            ),
+            artifact: None,
+            plan_hash: Some(hash),
+        }),
+        Err(refusal) => {
+            let step = reporter.current_step();
+            reporter.step_failed(&step, &refusal.message);
+            let undone = undo_in_time(&mut attempt, refusal.class).await;
+            Err(Failed {
+                refusal: with_undone(refusal, &undone),
+                step: Some(step),
+                plan_hash: Some(hash),
+            })
+        }
+    }
+}
+
+/// A step that is dropped where the run is told to stop. What it left half done is undone like any failure.
+macro_rules! step {
+    ($attempt:ident, $name:expr, $work:expr) => {{
+        let stop = $attempt.context.stop.clone();
+        let reporter = $attempt.context.reporter.clone();
+        if stop.is_cancelled() {
+            return Err(interrupted());
+        }
+        reporter.step_started($name);
+        let result = tokio::select! {
+            result = $work => result,
+            () = stop.cancelled() => Err(interrupted()),
+        };
+        reporter.step_done($name, result?);
+    }};
+}
+
+async fn run_steps(attempt: &mut Attempt<'_>) -> Result<(), Refusal> {
+    if !attempt.steps.roles.is_empty() {
+        step!(attempt, names::ROLES, roles::run(attempt));
+    }
+    step!(attempt, names::DATABASE, make_database::run(attempt));
+    step!(attempt, names::PRE_DATA, pre_data::run(attempt));
+    if attempt.steps.has_data() {
+        step!(attempt, names::DATA, data::run(attempt));
+    }
+    step!(attempt, names::POST_DATA, post_data::run(attempt));
+    step!(attempt, names::ANALYZE, analyze::run(attempt));
+    step!(attempt, names::VERIFY, verify::run(attempt));
+    if attempt.steps.rewritten_servers().next().is_some() {
+        step!(attempt, names::FOREIGN_SERVERS, foreign_servers::run(attempt));
+    }
+    // A commit is not interrupted: whether it took place could not be told.
+    let reporter = attempt.context.reporter.clone();
+    reporter.step_started(names::FINISH);
+    let message = finish::run(attempt).await?;
+    reporter.step_done(names::FINISH, message);
+    Ok(())
+}
+
+/// Undoes, and says what was and what could not be.
+async fn undo_in_time(attempt: &mut Attempt<'_>, class: FailureClass) -> String {
+    let limit = if class == FailureClass::Interrupted {
+        UNDO_TIME_WHEN_STOPPED
+    } else {
+        UNDO_TIME
+    };
+    let what = match timeout(limit, undo_when_reachable(attempt)).await {
+        Ok(Ok(undone)) => return undone.sentence(),
+        Ok(Err(refusal)) if refusal.reason == reasons::TARGET_BUSY => {
+            return "Another attempt of this restore has taken over: nothing was undone.".to_owned();
+        }
+        Ok(Err(refusal)) => refusal.message.trim_end_matches('.').to_owned(),
+        Err(_) => format!("it took longer than {} seconds", limit.as_secs()),
+    };
+    format!(
+        "What the restore made in the database {:?} could not be removed yet: {what}. The next attempt or the clean-up removes it.",
+        attempt.target.database
+    )
+}
+
+/// A server that was restarted is back soon.
+async fn undo_when_reachable(attempt: &mut Attempt<'_>) -> Result<undo::Undone, Refusal> {
+    let deadline = Instant::now() + SERVER_RETURN;
+    loop {
+        let result = undo_once(attempt).await;
+        match result {
+            Err(refusal)
+                if refusal.class == FailureClass::Temporary
+                    && refusal.reason != reasons::TARGET_BUSY
+                    && Instant::now() < deadline =>
+            {
+                sleep(Duration::from_secs(1)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn undo_once(attempt: &mut Attempt<'_>) -> Result<undo::Undone, Refusal> {
+    attempt.guard.renew(&attempt.target).await?;
+    let Attempt {
+        plan,
+        target,
+        guard,
+        name,
+        ..
+    } = attempt;
+    undo::undo(guard.session(), target, &plan.run, Some(name), true).await
+}
+
+fn with_undone(mut refusal: Refusal, undone: &str) -> Refusal {
+    if !undone.is_empty() {
+        refusal.message = format!("{} {undone}", refusal.message);
+    }
+    refusal
+}

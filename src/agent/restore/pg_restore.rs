@@ -1,0 +1,69 @@
+//! Running stock `pg_restore` for one section.
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::attempt::Attempt;
+use super::failure;
+use crate::api::reasons;
+use crate::plan::Refusal;
+use crate::postgres::connection::ConnectionSettings;
+use crate::postgres::memory_file::MemoryFile;
+use crate::postgres::program::{Program, ProgramOutput};
+use crate::postgres::quote::literal;
+
+/// `pg_restore` of a section into the target database; the input is still to be given.
+pub(super) fn program(attempt: &Attempt<'_>, settings: &ConnectionSettings, section: &str) -> Program {
+    let mut program = Program::new(&attempt.tools, "pg_restore")
+        .connect_to(settings, &attempt.target.database)
+        .arg("--exit-on-error")
+        .arg(format!("--section={section}"));
+    if attempt.steps.no_owner {
+        program = program.arg("--no-owner");
+    }
+    if attempt.steps.no_privileges {
+        program = program.arg("--no-privileges");
+    }
+    for secret in &attempt.secrets {
+        // pg_restore quotes the statement that failed, so the secret as it stands in SQL must not be shown either.
+        let quoted = literal(secret.expose_secret());
+        let inner = quoted.trim_start_matches('E').trim_matches('\'').to_owned();
+        program = program.mask(secret.clone()).mask(SecretString::from(inner));
+    }
+    program
+}
+
+/// Restores a section of definitions from the table of contents alone, on `jobs` connections.
+pub(super) async fn definitions(
+    attempt: &Attempt<'_>,
+    settings: &ConnectionSettings,
+    section: &str,
+    jobs: u8,
+) -> Result<(), Refusal> {
+    let toc = attempt.definitions.toc.without_data().to_bytes();
+    let file = MemoryFile::new("archive", &toc).map_err(|error| {
+        let message = format!("No file could be made in memory for pg_restore: {error}.");
+        Refusal::temporary(reasons::INTERNAL, message).hint("Give the agent more memory.")
+    })?;
+    let mut program = program(attempt, settings, section);
+    let path = program.pass(file);
+    if jobs > 1 {
+        program = program.arg(format!("--jobs={jobs}"));
+    }
+    let running = program
+        .arg(path)
+        .spawn()
+        .map_err(|error| error.refusal(reasons::RESTORE_FAILED))?;
+    let output = running
+        .wait(&attempt.context.stop)
+        .await
+        .map_err(|error| error.refusal(reasons::RESTORE_FAILED))?;
+    require_success(attempt, &output).await
+}
+
+/// Explains a failure of `pg_restore`.
+pub(super) async fn require_success(attempt: &Attempt<'_>, output: &ProgramOutput) -> Result<(), Refusal> {
+    if output.is_success() {
+        return Ok(());
+    }
+    Err(failure::explain(attempt, output).await)
+}
