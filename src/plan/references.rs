@@ -55,7 +55,9 @@ impl ReferencedNames {
     #[must_use]
     pub fn of_rules(rules: &[ForeignServerRule]) -> Self {
         let mut names = Self::default();
-        rules.iter().for_each(|rule| names.add_rule(rule));
+        for rule in rules {
+            names.add_rule(rule);
+        }
         names
     }
 

@@ -16,6 +16,10 @@ use crate::api::restore::{Globals, PgRestoreSpec, RestoreSource, RestoreTarget, 
 /// A validated restore request.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own in the manifest"
+)]
 pub struct RestorePlan {
     /// The resource that asked.
     pub run: Run,

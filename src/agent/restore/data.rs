@@ -36,8 +36,8 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
         reported: DataProgress::default(),
     };
     // An error of the source kills pg_restore as `running` is dropped.
-    let fed = feed.all(toc, &mut reader, &attempt.context.stop).await;
-    let accepted = match fed {
+    let sent = feed.all(toc, &mut reader, &attempt.context.stop).await;
+    let accepted = match sent {
         Ok(accepted) => accepted,
         Err(FeedError::Stopped) => return Err(interrupted()),
         Err(FeedError::Source(error)) => return Err(attempt.source.refusal(error)),

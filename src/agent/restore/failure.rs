@@ -62,7 +62,8 @@ fn read(stderr: &str) -> Complaint {
         } else if let Some(error) = line.strip_prefix("error: ") {
             // DETAIL and CONTEXT hold values of rows: the first line is enough.
             if complaint.message.is_empty() {
-                complaint.message = error.split_once("ERROR:  ").map_or(error, |(_, text)| text).to_owned();
+                let text = error.split_once("ERROR:  ").map_or(error, |(_, text)| text);
+                text.clone_into(&mut complaint.message);
             }
         } else if let Some(statement) = line.strip_prefix("Command was: ") {
             let rest: Vec<_> = std::iter::once(statement).chain(lines.by_ref()).collect();
@@ -96,7 +97,7 @@ pub(super) async fn explain(attempt: &Attempt<'_>, output: &ProgramOutput) -> Re
     }
     let entry = complaint.dump_id.and_then(|id| attempt.definitions.toc.entry(id));
     let cause = match entry {
-        Some(entry) if entry.has_data => of_rows(attempt, entry, &session).await,
+        Some(entry) if entry.has_data => of_rows(entry, &session).await,
         Some(entry) => repeat(entry, &complaint, &session).await,
         None => None,
     };
@@ -149,7 +150,7 @@ fn of_restore(mut refusal: Refusal) -> Refusal {
 
 /// Rows cannot be sent again. What can be looked at: whether the disk is full, and whether the table has a CHECK
 /// constraint that calls a function, which may read tables that are not filled yet.
-async fn of_rows(attempt: &Attempt<'_>, entry: &TocEntry, session: &Session) -> Option<Refusal> {
+async fn of_rows(entry: &TocEntry, session: &Session) -> Option<Refusal> {
     if let Some(full) = disk_is_full(session).await {
         return Some(full);
     }
@@ -164,7 +165,6 @@ async fn of_rows(attempt: &Attempt<'_>, entry: &TocEntry, session: &Session) -> 
         entry.label(),
         checks.join(", ")
     );
-    let _ = attempt;
     Some(
         Refusal::permanent(reasons::RESTORE_FAILED, message)
             .sqlstate(SqlState::CHECK_VIOLATION.code())

@@ -1,6 +1,7 @@
 //! Step `foreign-servers`: connects through each rewritten foreign server, or says why that did not work. What is made
 //! for the check is rolled back. A server that does not answer undoes nothing, and is never called ready.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -163,10 +164,11 @@ async fn connect(session: &Session, server: &str, role: Option<&str>) -> Result<
         // An event trigger of the restored database may veto the table.
         prepare.push_str("SET LOCAL event_triggers = off;");
     }
-    prepare.push_str(&format!(
+    let _ = write!(
+        prepare,
         "CREATE FOREIGN TABLE pgrescue.reachability (nothing integer) SERVER {quoted} \
          OPTIONS (schema_name 'pg_catalog', table_name 'pg_class');"
-    ));
+    );
     session.batch_execute(&prepare).await?;
     limit_patience(session, server).await?;
     if let Some(role) = role {

@@ -1,6 +1,8 @@
 //! Step `database`: creates the target database, or takes the empty one. Before it there is nothing to undo; from its
 //! first change on, a mark says what belongs to the run.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::error::SqlState;
 
 use super::attempt::Attempt;
@@ -119,18 +121,18 @@ fn create_statement(name: &str, locale: &Locale, major: u32) -> String {
     );
     if major >= 15 {
         // Said always: the template's own provider would be taken otherwise.
-        sql.push_str(&format!(" LOCALE_PROVIDER {provider}"));
+        let _ = write!(sql, " LOCALE_PROVIDER {provider}");
         let option = if provider == "builtin" {
             "BUILTIN_LOCALE"
         } else {
             "ICU_LOCALE"
         };
         if let Some(locale) = locale {
-            sql.push_str(&format!(" {option} {}", literal(locale)));
+            let _ = write!(sql, " {option} {}", literal(locale));
         }
     }
     if let (Some(rules), 16..) = (icu_rules, major) {
-        sql.push_str(&format!(" ICU_RULES {}", literal(rules)));
+        let _ = write!(sql, " ICU_RULES {}", literal(rules));
     }
     sql
 }

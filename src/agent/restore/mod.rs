@@ -45,7 +45,7 @@ pub use clean_up::clean_up;
 use prepare::{Prepared, prepare};
 
 /// How long undoing may take: a large database takes its time to go.
-const UNDO_TIME: Duration = Duration::from_secs(300);
+const UNDO_TIME: Duration = Duration::from_mins(5);
 /// The same where the run was told to stop, and will be killed soon.
 const UNDO_TIME_WHEN_STOPPED: Duration = Duration::from_secs(20);
 /// How long a server that has just gone away is waited for.

@@ -58,9 +58,10 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
     let source = Source::find(&plan.source, context).await?;
     let database = plan.database.clone().unwrap_or_else(|| source.database.clone());
     let (target, session) = Target::open(plan, context, &database, &name).await?;
-    let guard = match plan.dry_run {
-        true => None,
-        false => Some(Guard::take(&target, &plan.run, &name).await?),
+    let guard = if plan.dry_run {
+        None
+    } else {
+        Some(Guard::take(&target, &plan.run, &name).await?)
     };
     let secrets = read_secrets(plan, context).await?;
     let tools = context

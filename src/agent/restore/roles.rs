@@ -2,6 +2,7 @@
 //! All are made in one transaction, each with the run's mark as its comment until the restore is done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -141,13 +142,13 @@ fn create(role: &RoleManifest, verifier: Option<&SecretString>) -> SecretString 
     }
     sql.push_str(if *inherit { " INHERIT" } else { " NOINHERIT" });
     if *connection_limit >= 0 {
-        sql.push_str(&format!(" CONNECTION LIMIT {connection_limit}"));
+        let _ = write!(sql, " CONNECTION LIMIT {connection_limit}");
     }
     if let Some(until) = valid_until {
-        sql.push_str(&format!(" VALID UNTIL {}", literal(until)));
+        let _ = write!(sql, " VALID UNTIL {}", literal(until));
     }
     if let Some(verifier) = verifier {
-        sql.push_str(&format!(" PASSWORD {}", literal(verifier.expose_secret())));
+        let _ = write!(sql, " PASSWORD {}", literal(verifier.expose_secret()));
     }
     sql.into()
 }

@@ -316,7 +316,10 @@ async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<To
 
 fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
     match error {
-        ArchiveError::Read(source) => match source.into_inner().map(|inner| inner.downcast::<StoreError>()) {
+        ArchiveError::Read(source) => match source
+            .into_inner()
+            .map(<dyn std::error::Error + Send + Sync>::downcast::<StoreError>)
+        {
             Some(Ok(store)) => Refusal::from(*store).object(&archive.key),
             Some(Err(other)) => ArchiveError::Read(std::io::Error::other(other)).into_refusal(reasons::STORE_FAILED),
             None => Refusal::temporary(
