@@ -446,6 +446,12 @@ impl StoreError {
             Self::WrongRegion { right: Some(right), .. } => format!("Set storage.s3.region to {right:?}."),
             Self::WrongRegion { right: None, .. } => "Set storage.s3.region to the region of the bucket.".into(),
             Self::NotS3 { .. } => "Check http:// or https://, the port and the path in storage.s3.endpoint.".into(),
+            Self::Unreachable {
+                failure: ConnectionFailure::Lost,
+                ..
+            } => "Check http:// or https:// and the port in storage.s3.endpoint, the store itself, and what stands \
+                  between it and the Job."
+                .into(),
             Self::Unreachable { .. } => {
                 "Check storage.s3.endpoint, the store itself, DNS, and network policies between the Job and the store."
                     .into()

@@ -10,3 +10,4 @@ mod parts;
 
 mod parts_are_real;
 mod stock_round_trip;
+mod store;

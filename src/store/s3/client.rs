@@ -37,6 +37,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 /// How long one request may take whose answer does not depend on the size of an object.
 const ATTEMPT: Duration = Duration::from_mins(1);
 
+/// How long the same may take before the store has answered for the first time.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(8);
+
 /// A stream that has not moved a byte for so long is broken.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -87,7 +90,7 @@ impl Clients {
         let first = config
             .clone()
             .retry_config(RetryConfig::standard().with_max_attempts(2))
-            .timeout_config(timeouts.clone().operation_attempt_timeout(ATTEMPT / 6).build());
+            .timeout_config(timeouts.clone().operation_attempt_timeout(FIRST_ATTEMPT).build());
         let patient = config
             .retry_config(
                 RetryConfig::adaptive()
