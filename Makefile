@@ -67,7 +67,7 @@ test: packages ## Run everything, as CI does
 	$(MAKE) --no-print-directory deny integration e2e
 
 .PHONY: bench
-bench: install-tools ## Compare with the stock tools; BENCH=<group> for one group, figures to BENCH_OUT
+bench: packages ## Compare with the stock tools; BENCH=<group> for one group, figures to BENCH_OUT
 	cargo bench --quiet --locked --bench pgrescue -- $(BENCH)
 
 .PHONY: demo

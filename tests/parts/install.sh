@@ -4,12 +4,14 @@
 #   pg/<major>/bin       PostgreSQL 12 to 18 (14 and later with client programs)
 #   bin/                 versitygw (S3 server), toxiproxy-server, toxiproxy-cli
 #   pgbouncer/           Debian's package, where apt-get is there
+#   rclone/              the same; for the benches, so only where it is named
 # and the tests' own extension (extension/) into each PostgreSQL.
 # Versions are pinned; archives are checked against SHA-256, Go modules against
 # the Go checksum database. A second run finds everything there and does nothing.
 # Several runs at once wait for each other.
 #
-# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy, pgbouncer; default all
+# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy, pgbouncer, rclone;
+#                              default all but rclone
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
@@ -127,6 +129,22 @@ install_pgbouncer() {
     stamp pgbouncer debian
 }
 
+# A program without libraries of its own.
+install_rclone() {
+    installed rclone debian && return
+    needs apt-get apt
+    local tmp
+    tmp=$(mktemp -d "$cache/tmp.XXXXXX")
+    (cd "$tmp" && apt-get download -qq rclone 2>"$tmp/log") ||
+        { cat "$tmp/log" >&2; die "apt-get could not fetch rclone; run apt-get update first"; }
+    dpkg -x "$tmp"/rclone*.deb "$tmp/tree"
+    rm -rf "$cache/rclone"
+    mkdir "$cache/rclone"
+    mv "$tmp/tree/usr/bin/rclone" "$cache/rclone/rclone"
+    rm -rf "$tmp"
+    stamp rclone debian
+}
+
 # `install -C` leaves an equal file alone, so that servers in use are not disturbed.
 install_extension() {
     local folder
@@ -144,6 +162,7 @@ install_part() {
             install_postgresql $line
             ;;
         pgbouncer) install_pgbouncer ;;
+        rclone) install_rclone ;;
         versitygw) install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw ;;
         toxiproxy)
             install_go toxiproxy "$TOXIPROXY" \

@@ -58,6 +58,12 @@ fn install(part: &str) {
     installed.push(part.to_owned());
 }
 
+/// A stock tool that uploads standard input to an S3 server.
+pub fn rclone() -> PathBuf {
+    install("rclone");
+    cache().join("rclone/rclone")
+}
+
 /// The folder with the client programs of a major version (14 and later), for `--pg-bin-dir`.
 pub fn client_folder(major: u32) -> PathBuf {
     assert!(
