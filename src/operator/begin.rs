@@ -31,10 +31,10 @@ pub async fn begin<R: RunResource>(context: &Context, mut work: Work<R>) -> Resu
         // The Job of the dry run is done with.
         work.status.job = None;
     }
-    let planned = match plan(context, &work.resource, &work.request).await? {
+    let planned = match plan(context, &*work.resource, &work.request).await? {
         Decision::Run(plan) => plan,
         Decision::Wait(refusal) => return wait(context, work, &refusal).await,
-        Decision::Refuse(refusal) => return finish::finish(context, work, End::refused(refusal)).await,
+        Decision::Refuse(refusal) => return Box::pin(finish::finish(context, work, End::refused(refusal))).await,
     };
     work.status.job = Some(JobReference {
         name: work.request.job_name.clone(),
@@ -50,10 +50,10 @@ pub async fn begin<R: RunResource>(context: &Context, mut work: Work<R>) -> Resu
 
 /// Goes on where the operator stopped between recording the Job's name and its UID.
 pub async fn resume<R: RunResource>(context: &Context, work: Work<R>) -> Result<Action, Error> {
-    match plan(context, &work.resource, &work.request).await? {
+    match plan(context, &*work.resource, &work.request).await? {
         Decision::Run(plan) => start(context, work, &plan).await,
         Decision::Wait(refusal) => wait(context, work, &refusal).await,
-        Decision::Refuse(refusal) => finish::finish(context, work, End::refused(refusal)).await,
+        Decision::Refuse(refusal) => Box::pin(finish::finish(context, work, End::refused(refusal))).await,
     }
 }
 
@@ -69,7 +69,7 @@ async fn start<R: RunResource>(context: &Context, mut work: Work<R>, plan: &Plan
         log_level: work.request.log_level,
         settings: &context.settings,
     };
-    let applied = match apply::owned(&context.client, &request).await {
+    let applied = match Box::pin(apply::owned(&context.client, &request)).await {
         Ok(applied) => applied,
         Err(error) => return not_made(context, work, error).await,
     };
@@ -104,7 +104,7 @@ async fn not_made<R: RunResource>(context: &Context, work: Work<R>, error: Error
             format!("Kubernetes does not take the run's Job: {message}"),
         )
         .hint("Correct spec.job in a new resource.");
-        return finish::finish(context, work, End::refused(refusal)).await;
+        return Box::pin(finish::finish(context, work, End::refused(refusal))).await;
     }
     if let Some(message) = error.denial() {
         let message = format!("the Job cannot be made: {message}; it is tried again");

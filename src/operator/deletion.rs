@@ -34,21 +34,21 @@ const DELETING: Duration = Duration::from_secs(5);
 
 /// Adds the finalizer where the artefact goes with the resource, and takes it off where it does not.
 pub async fn hold<R: RunResource>(context: &Context, mut work: Work<R>) -> Result<Work<R>, Error> {
-    let held = is_held(&work.resource);
+    let held = is_held(&*work.resource);
     let patch = match (held, work.request.deletes_artifact) {
-        (false, true) => with_finalizer(&work.resource),
+        (false, true) => with_finalizer(&*work.resource),
         (true, false) => without_finalizer(work.resource.meta(), ARTIFACT_FINALIZER),
         (true, true) | (false, false) => None,
     };
     if let Some(patch) = patch {
-        work.resource = patch_metadata(context, &work.resource, patch).await?;
+        work.resource = Box::new(patch_metadata(context, &*work.resource, patch).await?);
     }
     Ok(work)
 }
 
 /// Goes on with the deletion of a resource.
 pub async fn proceed<R: RunResource>(context: &Context, work: Work<R>) -> Result<Action, Error> {
-    if !is_held(&work.resource) {
+    if !is_held(&*work.resource) {
         return Ok(Action::await_change());
     }
     if !work.request.deletes_artifact {
@@ -62,7 +62,7 @@ pub async fn proceed<R: RunResource>(context: &Context, work: Work<R>) -> Result
         )
         .await;
     }
-    if is_overdue(context, &work.resource) {
+    if is_overdue(context, &*work.resource) {
         return keep(context, &work, "it could not be deleted in time").await;
     }
     // A dry run has stored nothing.
@@ -74,7 +74,7 @@ pub async fn proceed<R: RunResource>(context: &Context, work: Work<R>) -> Result
         record(context, work, &situation).await?;
         return Ok(Action::requeue(DELETING));
     }
-    match delete_artifact(context, work).await {
+    match Box::pin(delete_artifact(context, work)).await {
         Err(error) if error.is_namespace_terminating() => Ok(Action::requeue(DELETING)),
         action => action,
     }
@@ -113,7 +113,7 @@ async fn delete_artifact<R: RunResource>(context: &Context, mut work: Work<R>) -
         }
         Verdict::Done(report) => {
             context.metrics.artifact_deleted();
-            events::tell(context, &work.resource, &deleting(&report.message)).await;
+            events::tell(context, &*work.resource, &deleting(&report.message)).await;
             retire(context, &work, &job.name).await?;
             let_go(context, &work).await
         }
@@ -188,7 +188,7 @@ async fn keep<R: RunResource>(context: &Context, work: &Work<R>, why: &str) -> R
     context.metrics.artifact_kept();
     let at = location.map(|location| format!(" at {location}")).unwrap_or_default();
     let message = format!("The artefact{at} was left in the store: {why}. Delete it by hand if it is not wanted.");
-    events::warn(context, &work.resource, reasons::DELETING, &message).await;
+    events::warn(context, &*work.resource, reasons::DELETING, &message).await;
     let_go(context, work).await
 }
 
@@ -199,7 +199,7 @@ async fn let_go<R: RunResource>(context: &Context, work: &Work<R>) -> Result<Act
         release_pods(&context.client, &work.request.reference, name).await?;
     }
     if let Some(patch) = without_finalizer(work.resource.meta(), ARTIFACT_FINALIZER) {
-        patch_metadata(context, &work.resource, patch).await?;
+        patch_metadata(context, &*work.resource, patch).await?;
     }
     Ok(Action::await_change())
 }

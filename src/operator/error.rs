@@ -63,6 +63,16 @@ impl Error {
         }
     }
 
+    /// Why, in words: what the API server answered, or the whole chain of causes.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        match self {
+            Self::Kubernetes { source, .. } => answer(source),
+            Self::Json { source, .. } => source.to_string(),
+            Self::Conflict { .. } | Self::FieldMissing { .. } => String::new(),
+        }
+    }
+
     /// Whether the namespace is being deleted, so that nothing can be made in it any more.
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
@@ -99,6 +109,14 @@ impl Error {
             } if matches!(status.code, 400 | 422) => Some(&status.message),
             _ => None,
         }
+    }
+}
+
+/// What the API server answered; its error would print the whole status.
+pub fn answer(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
     }
 }
 

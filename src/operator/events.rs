@@ -3,6 +3,7 @@
 use kube::runtime::events::{Event, EventType};
 
 use super::context::Context;
+use super::error::answer;
 use super::resource::RunResource;
 use super::status::Situation;
 use crate::api::status::Phase;
@@ -39,6 +40,6 @@ async fn publish<R: RunResource>(context: &Context, resource: &R, type_: EventTy
         secondary: None,
     };
     if let Err(error) = context.recorder.publish(&event, &resource.object_ref(&())).await {
-        tracing::warn!(reason, "an Event could not be written: {error}");
+        tracing::warn!(reason, "an Event could not be written: {}", answer(&error));
     }
 }

@@ -108,7 +108,7 @@ pub async fn finish<R: RunResource>(context: &Context, mut work: Work<R>, end: E
         // `dryRun: false` came while the dry run was under way.
         return Ok(Action::requeue(std::time::Duration::ZERO));
     }
-    settle(context, work).await
+    Box::pin(settle(context, work)).await
 }
 
 /// Tidies up after a run that has ended; does nothing where that was done.

@@ -42,8 +42,8 @@ pub async fn follow<R: RunResource>(context: &Context, mut work: Work<R>, uid: &
             record(context, work, &status::pending(message)).await?;
             Ok(Action::requeue(STARTING))
         }
-        Verdict::Done(report) => finish::finish(context, work, End::of_report(report)).await,
-        Verdict::ReportMissing => follow_up::begin(context, work, FollowUpPurpose::Check).await,
+        Verdict::Done(report) => Box::pin(finish::finish(context, work, End::of_report(report))).await,
+        Verdict::ReportMissing => Box::pin(follow_up::begin(context, work, FollowUpPurpose::Check)).await,
         Verdict::Failed {
             failure,
             unclean,
@@ -64,10 +64,10 @@ async fn failed<R: RunResource>(
     unclean: bool,
 ) -> Result<Action, Error> {
     if !unclean {
-        return finish::finish(context, work, End::Failed(failure)).await;
+        return Box::pin(finish::finish(context, work, End::Failed(failure))).await;
     }
     work.status.failure = Some(failure);
-    follow_up::begin(context, work, FollowUpPurpose::CleanUp).await
+    Box::pin(follow_up::begin(context, work, FollowUpPurpose::CleanUp)).await
 }
 
 fn lost(job: &str) -> Failure {

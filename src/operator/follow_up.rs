@@ -30,7 +30,7 @@ pub async fn begin<R: RunResource>(
     let follow_up = named(&work, purpose);
     work.status.follow_up = Some(follow_up.clone());
     let work = record(context, work, &status::running(doing(purpose))).await?;
-    follow(context, work, follow_up).await
+    Box::pin(follow(context, work, follow_up)).await
 }
 
 /// Makes the Job or looks at it.
@@ -41,7 +41,7 @@ pub async fn follow<R: RunResource>(
 ) -> Result<Action, Error> {
     let FollowUp { purpose, job } = follow_up;
     let Some(uid) = &job.uid else {
-        return match make(context, &work, purpose, &job.name).await {
+        return match Box::pin(make(context, &work, purpose, &job.name)).await {
             Ok(Ok(made)) => {
                 work.status.follow_up = Some(FollowUp { purpose, job: made });
                 record(context, work, &status::running(doing(purpose))).await?;
@@ -104,9 +104,9 @@ pub async fn make<R: RunResource>(
         settings: &context.settings,
     };
     let applied = match purpose {
-        FollowUpPurpose::Check | FollowUpPurpose::CleanUp => apply::owned(&context.client, &request).await?,
+        FollowUpPurpose::Check | FollowUpPurpose::CleanUp => Box::pin(apply::owned(&context.client, &request)).await?,
         // Foreground deletion of the resource would take a Job along that it owns.
-        FollowUpPurpose::Delete => apply::ownerless(&context.client, &request).await?,
+        FollowUpPurpose::Delete => Box::pin(apply::ownerless(&context.client, &request)).await?,
     };
     Ok(match applied {
         Applied::Job(job) => Ok(JobReference {
@@ -127,7 +127,7 @@ async fn planned<R: RunResource>(
 ) -> Result<Result<Plan, Refusal>, Error> {
     Ok(match purpose {
         // The same plan again: an agent that finds the run recorded as done says so and changes nothing.
-        FollowUpPurpose::Check => match plan(context, &work.resource, &work.request).await? {
+        FollowUpPurpose::Check => match plan(context, &*work.resource, &work.request).await? {
             Decision::Run(plan) => Ok(*plan),
             Decision::Wait(refusal) | Decision::Refuse(refusal) => Err(refusal),
         },
@@ -167,7 +167,7 @@ async fn end<R: RunResource>(
         (FollowUpPurpose::CleanUp, ended) => End::Failed(after_clean_up(work.status.failure.clone(), ended)),
         (FollowUpPurpose::Delete, _) => return Ok(Action::requeue(STARTING)),
     };
-    finish::finish(context, work, end).await
+    Box::pin(finish::finish(context, work, end)).await
 }
 
 fn unknown_end(failure: Failure) -> Failure {

@@ -25,15 +25,15 @@ const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 /// Pause after another error.
 const AFTER_ERROR: Duration = Duration::from_secs(10);
 
-/// What a reconciliation works on.
+/// What a reconciliation works on. Boxed, for it goes through many functions, and so do their futures below.
 #[derive(Clone, Debug)]
 pub struct Work<R> {
     /// The resource as it was read last.
-    pub resource: R,
+    pub resource: Box<R>,
     /// What it asks for.
-    pub request: Request,
+    pub request: Box<Request>,
     /// What the controller wrote last, and changes before it writes again.
-    pub status: ControllerStatus,
+    pub status: Box<ControllerStatus>,
 }
 
 /// How far a run is.
@@ -58,7 +58,12 @@ pub async fn reconcile<R: RunResource>(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let started = Instant::now();
-    let action = advance::<R>(&context, &seen.namespace().unwrap_or_default(), &seen.name_any()).await;
+    let action = Box::pin(advance::<R>(
+        &context,
+        &seen.namespace().unwrap_or_default(),
+        &seen.name_any(),
+    ))
+    .await;
     context.metrics.reconciled(R::KIND, started.elapsed());
     action
 }
@@ -73,12 +78,11 @@ pub fn after_error<R: RunResource>(seen: Arc<PartialObjectMeta<R>>, error: &Erro
     if error.category() == Category::Conflict {
         return Action::requeue(AFTER_CONFLICT);
     }
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         kind = names::kind(R::KIND),
         namespace = seen.namespace(),
         name = seen.name_any(),
-        source,
+        why = error.explain(),
         "{error}"
     );
     Action::requeue(AFTER_ERROR)
@@ -98,20 +102,20 @@ async fn advance<R: RunResource>(context: &Context, namespace: &str, name: &str)
     let request = validate(&resource, &context.settings)?;
     let status = ControllerStatus::recorded(&resource);
     let work = Work {
-        resource,
-        request,
-        status,
+        resource: Box::new(resource),
+        request: Box::new(request),
+        status: Box::new(status),
     };
     if work.resource.meta().deletion_timestamp.is_some() {
-        return deletion::proceed(context, work).await;
+        return Box::pin(deletion::proceed(context, work)).await;
     }
-    let work = deletion::hold(context, work).await?;
+    let work = Box::pin(deletion::hold(context, work)).await?;
     match stage(&work.status, &work.request) {
-        Stage::New => begin::begin(context, work).await,
-        Stage::Starting => begin::resume(context, work).await,
-        Stage::Started(uid) => follow::follow(context, work, &uid).await,
-        Stage::FollowingUp(follow_up) => follow_up::follow(context, work, follow_up).await,
-        Stage::Settled => finish::settle(context, work).await,
+        Stage::New => Box::pin(begin::begin(context, work)).await,
+        Stage::Starting => Box::pin(begin::resume(context, work)).await,
+        Stage::Started(uid) => Box::pin(follow::follow(context, work, &uid)).await,
+        Stage::FollowingUp(follow_up) => Box::pin(follow_up::follow(context, work, follow_up)).await,
+        Stage::Settled => Box::pin(finish::settle(context, work)).await,
     }
 }
 

@@ -34,7 +34,7 @@ pub async fn record<R: RunResource>(
             "{}",
             situation.message
         );
-        events::tell(context, &work.resource, situation).await;
+        events::tell(context, &*work.resource, situation).await;
         if work.resource.source_backup().is_none() {
             let run = &work.request.reference;
             context.waiting.wake(&run.namespace, &run.name);

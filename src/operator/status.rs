@@ -170,8 +170,12 @@ const fn values(phase: Phase) -> [(&'static str, &'static str); 4] {
 
 /// Writes the controller's fields and returns the resource as it is then. Refused as a conflict where the resource
 /// changed since it was read, so that neither a namesake nor a newer outcome is overwritten.
-pub async fn write<R: RunResource>(context: &Context, resource: R, status: &ControllerStatus) -> Result<R, Error> {
-    if *status == ControllerStatus::recorded(&resource) {
+pub async fn write<R: RunResource>(
+    context: &Context,
+    resource: Box<R>,
+    status: &ControllerStatus,
+) -> Result<Box<R>, Error> {
+    if *status == ControllerStatus::recorded(&*resource) {
         return Ok(resource);
     }
     let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
@@ -186,6 +190,7 @@ pub async fn write<R: RunResource>(context: &Context, resource: R, status: &Cont
     Api::<R>::namespaced(context.client.clone(), &namespace)
         .patch_status(&name, &parameters, &Patch::Apply(body))
         .await
+        .map(Box::new)
         .map_err(Error::kubernetes("write the status of", format_args!("{kind} {name}")))
 }
 

@@ -47,7 +47,7 @@ pub fn judge(observation: &Observation, uid: &str) -> Verdict {
         // Its pods outlive it until their report is read; while one runs, nothing else may touch what it works on.
         return match attempts.iter().find(|attempt| attempt.end.is_none()) {
             Some(attempt) => Verdict::Unfinished {
-                running: attempt.running,
+                running: false,
                 message: format!("the Job is gone; waiting for its pod {} to stop", attempt.pod),
             },
             None => Verdict::Lost,
@@ -97,8 +97,7 @@ fn failed(job: &Job, condition: &JobCondition, attempts: &[Attempt]) -> Verdict 
             None => pods_gone(condition),
         },
     };
-    let started = job.status.as_ref().and_then(|status| status.failed).unwrap_or_default();
-    let all_seen = usize::try_from(started).is_ok_and(|started| started <= attempts.len());
+    let all_seen = failed_pods(job) <= attempts.len();
     // Only an agent that refused for good says that nothing of it, nor of an attempt before it, is left.
     let refused = is_permanent(report.and_then(|report| report.failure.as_ref())) && every_one_reported(attempts);
     let never_ran = !attempts.iter().any(|attempt| attempt.started);
@@ -108,6 +107,14 @@ fn failed(job: &Job, condition: &JobCondition, attempts: &[Attempt]) -> Verdict 
         unclean: !clean,
         plan_hash: report.and_then(|report| report.plan_hash.clone()),
     }
+}
+
+/// Pods that failed, also those that are gone.
+fn failed_pods(job: &Job) -> usize {
+    let failed = job.status.as_ref().and_then(|status| status.failed);
+    failed
+        .and_then(|failed| usize::try_from(failed).ok())
+        .unwrap_or_default()
 }
 
 fn is_permanent(failure: Option<&Failure>) -> bool {
@@ -180,7 +187,7 @@ fn unfinished(job: &Job, attempts: &[Attempt]) -> Verdict {
             Some(waiting) => (false, format!("pod {pod} cannot start: {waiting}")),
             None => (false, format!("pod {pod} starts")),
         },
-        None if attempts.is_empty() => (
+        None if attempts.is_empty() && failed_pods(job) == 0 => (
             false,
             "the Job has no pod yet; if this lasts, kubectl describe job says why".into(),
         ),
