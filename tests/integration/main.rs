@@ -8,6 +8,7 @@
 mod fixtures;
 mod parts;
 
+mod archive;
 mod parts_are_real;
 mod stock_round_trip;
 mod store;

@@ -13,8 +13,8 @@ use crate::plan::restore::RestorePlan;
 use crate::plan::restore_findings::{ExtensionNeed, Foreign, KnownRole, Needs, SubscriptionAction};
 use crate::postgres::archive::{Text, Toc, TocEntry};
 use crate::postgres::connection::Session;
-use crate::postgres::foreign::{self, CredentialHolder, ForeignRewriteRequest, LocalUser};
-use crate::store::manifest::{DatabaseManifest, RoleManifest, StrippedCredential};
+use crate::postgres::foreign::{self, ForeignRewriteRequest};
+use crate::store::manifest::{DatabaseManifest, RoleManifest};
 
 /// Kinds of entries whose statements name roles.
 const NAMING_ROLES: [&str; 3] = ["ACL", "DEFAULT ACL", "POLICY"];
@@ -154,12 +154,11 @@ fn rewrite_foreign(
             (name, action)
         })
         .collect();
-    let stripped: Vec<_> = database.stripped_credentials.iter().map(stripped).collect();
     let request = ForeignRewriteRequest {
         rules: &plan.foreign_servers,
         unmatched: plan.unmatched_foreign_servers,
         secrets: inputs.secrets,
-        stripped: &stripped,
+        stripped: &database.stripped_credentials,
         role_mapping: &plan.role_mapping,
         target_roles: inputs.target_roles,
         drop_subscriptions: plan.drop_subscriptions,
@@ -174,40 +173,6 @@ fn rewrite_foreign(
             foreign::map_roles(toc, &plan.role_mapping)?;
             Ok(Err(vec![refusal]))
         }
-    }
-}
-
-/// What was stripped, as the manifest has it, for the rewrite.
-fn stripped(credential: &StrippedCredential) -> foreign::StrippedCredential {
-    let (holder, options, unknown) = match credential.clone() {
-        StrippedCredential::UserMapping {
-            server,
-            user,
-            options,
-            visible,
-        } => {
-            let user = user.map_or(LocalUser::Public, LocalUser::Role);
-            (CredentialHolder::UserMapping { server, user }, options, !visible)
-        }
-        StrippedCredential::Server { server, options } => (CredentialHolder::Server { name: server }, options, false),
-        StrippedCredential::Wrapper { wrapper, options } => {
-            (CredentialHolder::Wrapper { name: wrapper }, options, false)
-        }
-        StrippedCredential::ForeignTable { schema, name, options } => {
-            let holder = CredentialHolder::ForeignTable {
-                server: String::new(),
-                schema,
-                name,
-                column: None,
-            };
-            (holder, options, false)
-        }
-        StrippedCredential::Subscription { name } => (CredentialHolder::Subscription { name }, Vec::new(), false),
-    };
-    foreign::StrippedCredential {
-        holder,
-        options,
-        unknown,
     }
 }
 

@@ -105,3 +105,60 @@ fn bridged(dependencies: &[i32], removed: &BTreeMap<i32, Vec<i32>>) -> Vec<i32> 
     }
     bridged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{entry, toc};
+    use super::*;
+
+    fn example() -> Toc {
+        let mut rows = entry(12, "TABLE DATA", "t", "").needs(&[11]);
+        rows.has_data = true;
+        toc([
+            entry(10, "SCHEMA", "s", "CREATE SCHEMA s;\n"),
+            entry(11, "TABLE", "t", "CREATE TABLE s.t ();\n").needs(&[10]),
+            rows,
+            entry(13, "INDEX", "i", "CREATE INDEX i ON s.t ();\n").needs(&[12, 11]),
+        ])
+    }
+
+    #[test]
+    fn what_depended_on_a_removed_entry_depends_on_what_that_one_needed() {
+        let mut toc = example();
+        assert_eq!(toc.remove(|entry| entry.dump_id == 11 || entry.dump_id == 12), 2);
+        assert_eq!(toc.entry(13).unwrap().dependencies, [10]);
+        assert_eq!(example().without_data().entry(13).unwrap().dependencies, [11]);
+    }
+
+    #[test]
+    fn a_circle_of_removed_entries_ends() {
+        let mut toc = toc([
+            entry(10, "TABLE", "a", "").needs(&[11]),
+            entry(11, "TABLE", "b", "").needs(&[10]),
+            entry(12, "VIEW", "v", "").needs(&[10]),
+        ]);
+        toc.remove(|entry| entry.description == "TABLE");
+        assert!(toc.entry(12).unwrap().dependencies.is_empty());
+    }
+
+    #[test]
+    fn an_added_statement_follows_its_entry_under_a_number_of_its_own() {
+        let mut toc = example();
+        let added = toc
+            .add_after(11, "COMMENT", "TABLE t", "COMMENT ON TABLE s.t IS 'x';\n")
+            .unwrap();
+        assert_eq!(added, 14);
+        let order: Vec<_> = toc.entries.iter().map(|entry| entry.dump_id).collect();
+        assert_eq!(order, [1, 2, 10, 11, 14, 12, 13]);
+        assert_eq!(toc.add_after(99, "COMMENT", "x", ""), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_the_same() {
+        let mut toc = example();
+        toc.entries[3].tag = Some(vec![b'a', 0xFF, b'"'].into());
+        toc.entries[3].owner = None;
+        toc.entries[3].schema = Some("".into());
+        assert_eq!(Toc::read(&mut toc.to_bytes().as_slice()).unwrap(), toc);
+    }
+}

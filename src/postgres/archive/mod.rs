@@ -2,8 +2,8 @@
 //!
 //! The layout is that of PostgreSQL's `pg_backup_archiver.c` (`WriteHead`, `WriteToc`) and `pg_backup_custom.c`
 //! (`_StartData`, `_CustomWriteFunc`, `_CloseArchive`): a header, a table of contents, one data block for each entry
-//! that carries rows or large objects, and, where the output cannot be rewound, a second table of contents that
-//! nothing reads. Integers, timestamps and decoders come from `libpgdump`; its own reader needs UTF-8 texts and a
+//! that carries rows or large objects, and, where the output is a file opened for appending, a second table of contents
+//! that nothing reads. Integers, timestamps and decoders come from `libpgdump`; its own reader needs UTF-8 texts and a
 //! file that it can seek in, so entries and blocks are read here.
 
 mod blocks;
@@ -24,3 +24,6 @@ pub use error::ArchiveError;
 pub use reader::{ArchiveReader, DataBlock, DataProgress, DataSummary};
 pub use text::Text;
 pub use toc::{ArchiveVersion, Toc};
+
+#[cfg(test)]
+pub(super) mod sample;

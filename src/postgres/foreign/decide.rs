@@ -10,8 +10,8 @@ use super::request::{
     Changes, ForeignDecision, ForeignRewriteRequest, ServerDecision, SubscriptionDecision, TableDecision,
 };
 use super::rules::assign;
-use super::server::{ForeignServer, LocalUser, ShownOptions};
-use super::stripped::CredentialHolder;
+use super::server::{ForeignServer, LocalUser};
+use super::stripped::with_stripped;
 use crate::api::foreign_servers::{ForeignServerRule, ForeignTableRule, UnmatchedForeignServers};
 use crate::api::reasons;
 use crate::api::status::{ForeignServerAction, ForeignServerChange};
@@ -24,7 +24,7 @@ pub fn decide(
     subscriptions: &[String],
     request: &ForeignRewriteRequest<'_>,
 ) -> Result<ForeignDecision, Refusal> {
-    let servers = with_stripped_options(servers, request);
+    let servers = with_stripped(servers, request.stripped);
     let assigned = assign(&servers, request.rules, request.unmatched)?;
     let mut decision = ForeignDecision::default();
     for (server, rule) in servers.iter().zip(&assigned) {
@@ -40,36 +40,6 @@ pub fn decide(
     decision.subscriptions = decide_subscriptions(subscriptions, request)?;
     refuse_missing_credentials(&decision, request.stripped)?;
     Ok(decision)
-}
-
-/// A stripped archive does not have the secret options any more; a manifest names them. Both are made to look the same.
-fn with_stripped_options(servers: &[ForeignServer], request: &ForeignRewriteRequest<'_>) -> Vec<ForeignServer> {
-    let mut servers = servers.to_vec();
-    for stripped in request.stripped {
-        let add = |options: &mut ShownOptions| {
-            for option in &stripped.options {
-                options.entry(option.clone()).or_insert(None);
-            }
-        };
-        match &stripped.holder {
-            CredentialHolder::Server { name } => {
-                servers
-                    .iter_mut()
-                    .filter(|server| server.name == *name)
-                    .for_each(|server| add(&mut server.options));
-            }
-            CredentialHolder::UserMapping { server, user } => servers
-                .iter_mut()
-                .filter(|candidate| candidate.name == *server)
-                .flat_map(|server| &mut server.user_mappings)
-                .filter(|mapping| mapping.user == *user)
-                .for_each(|mapping| add(&mut mapping.options)),
-            CredentialHolder::Wrapper { .. }
-            | CredentialHolder::ForeignTable { .. }
-            | CredentialHolder::Subscription { .. } => {}
-        }
-    }
-    servers
 }
 
 fn decide_server(

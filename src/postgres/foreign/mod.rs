@@ -39,5 +39,8 @@ pub use roles::{map_roles, named_roles};
 pub use secrecy::{MASK, OptionOf, is_secret};
 pub use server::{ForeignServer, ForeignTable, LocalUser, ShownOptions, UserMapping};
 pub use strip::{mappings_without_options, strip_credentials};
-pub use stripped::{CredentialHolder, StrippedCredential};
+pub use stripped::{CredentialHolder, StrippedCredential, with_stripped};
 pub use template::template;
+
+#[cfg(test)]
+mod tests;

@@ -20,10 +20,10 @@ pub(super) fn refuse_missing_credentials(
         let Some(options) = missing(decision, credential) else {
             continue;
         };
-        let options = if credential.unknown && options.is_empty() {
-            "which options it has could not be seen".into()
-        } else {
-            format!("without {}", options.join(", "))
+        let options = match (credential.unknown, options.is_empty()) {
+            (true, true) => "which options it has could not be seen".into(),
+            (false, true) => "all".into(),
+            (_, false) => format!("without {}", options.join(", ")),
         };
         needed.push(format!("{} ({options})", credential.holder));
         first.get_or_insert_with(|| credential.holder.to_string());

@@ -4,6 +4,7 @@ use crate::api::foreign_servers::{ForeignServerMatch, ForeignServerRule, Unmatch
 use crate::api::reasons;
 use crate::plan::Refusal;
 
+use super::secrecy::{MASK, OptionOf, is_secret};
 use super::server::ForeignServer;
 
 /// The rule of each server, in the order of the servers. Two rules for one server, a rule for none, and (where that is
@@ -62,7 +63,11 @@ fn describe(matches: &ForeignServerMatch) -> String {
     let ForeignServerMatch { name, wrapper, option } = matches;
     let name = name.iter().map(|name| format!("name {name:?}"));
     let wrapper = wrapper.iter().map(|wrapper| format!("wrapper {wrapper:?}"));
-    let option = option.iter().map(|(name, value)| format!("option {name} = {value:?}"));
+    // A value that somebody took for no secret may be one.
+    let option = option.iter().map(|(name, value)| {
+        let secret = is_secret(OptionOf::Server("postgres_fdw"), name, value);
+        format!("option {name} = {:?}", if secret { MASK } else { value })
+    });
     let parts: Vec<_> = name.chain(wrapper).chain(option).collect();
     if parts.is_empty() {
         "no matcher".into()

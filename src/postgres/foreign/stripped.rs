@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::server::LocalUser;
+use super::server::{ForeignServer, LocalUser, ShownOptions};
 
 /// Secret options that are not in the backup. A restore must be given them, or be told to leave them out.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -80,5 +80,49 @@ impl fmt::Display for CredentialHolder {
             }
             Self::Subscription { name } => write!(formatter, "subscription {name:?}"),
         }
+    }
+}
+
+/// The servers of a stripped archive with the names of the options that were taken out, as the database had them.
+#[must_use]
+pub fn with_stripped(servers: &[ForeignServer], stripped: &[StrippedCredential]) -> Vec<ForeignServer> {
+    let mut servers = servers.to_vec();
+    for credential in stripped {
+        for server in &mut servers {
+            if let Some(options) = options_of(server, &credential.holder) {
+                for option in &credential.options {
+                    options.entry(option.clone()).or_insert(None);
+                }
+            }
+        }
+    }
+    servers
+}
+
+/// The options of the holder, if it is the server or hangs on it.
+fn options_of<'a>(server: &'a mut ForeignServer, holder: &CredentialHolder) -> Option<&'a mut ShownOptions> {
+    match holder {
+        CredentialHolder::Server { name } => (*name == server.name).then_some(&mut server.options),
+        CredentialHolder::UserMapping { server: name, user } if *name == server.name => {
+            let mapping = server.user_mappings.iter_mut().find(|mapping| mapping.user == *user)?;
+            Some(&mut mapping.options)
+        }
+        CredentialHolder::ForeignTable {
+            server: of,
+            schema,
+            name,
+            column,
+        } if *of == server.name => {
+            let mut tables = server.foreign_tables.iter_mut();
+            let table = tables.find(|table| table.schema == *schema && table.name == *name)?;
+            Some(match column {
+                None => &mut table.options,
+                Some(column) => table.column_options.entry(column.clone()).or_default(),
+            })
+        }
+        CredentialHolder::UserMapping { .. }
+        | CredentialHolder::ForeignTable { .. }
+        | CredentialHolder::Wrapper { .. }
+        | CredentialHolder::Subscription { .. } => None,
     }
 }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ForeignDataWrapperManifest, ForeignServerManifest, RelationManifest, StrippedCredential};
+use super::{ForeignDataWrapperManifest, ForeignServerManifest, RelationManifest};
+use crate::postgres::foreign::StrippedCredential;
 
 /// A database of the backup.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]

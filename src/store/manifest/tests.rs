@@ -1,6 +1,7 @@
 //! Tests of the manifest.
 
 use super::*;
+use crate::postgres::foreign::{CredentialHolder, LocalUser, StrippedCredential};
 use crate::store::StoredObject;
 
 fn manifest() -> Manifest {
@@ -26,11 +27,13 @@ fn manifest() -> Manifest {
         databases: vec![DatabaseManifest {
             name: "a b".into(),
             relations: vec![RelationManifest::default()],
-            stripped_credentials: vec![StrippedCredential::UserMapping {
-                server: "s".into(),
-                user: None,
+            stripped_credentials: vec![StrippedCredential {
+                holder: CredentialHolder::UserMapping {
+                    server: "s".into(),
+                    user: LocalUser::Public,
+                },
                 options: vec!["password".into()],
-                visible: true,
+                unknown: false,
             }],
             ..DatabaseManifest::default()
         }],
