@@ -1,6 +1,7 @@
 //! PostgreSQL: connections, client programs, catalogs, archives, foreign servers.
 
 pub mod archive;
+pub mod catalog;
 pub mod client_tools;
 pub mod connection;
 pub mod foreign;

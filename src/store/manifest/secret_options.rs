@@ -60,11 +60,11 @@ const HARMLESS: &[&str] = &[
 /// credentials in it is none.
 #[must_use]
 pub fn is_harmless(name: &str, value: &str) -> bool {
-    HARMLESS.binary_search(&name).is_ok() && !has_credentials(value)
+    HARMLESS.binary_search(&name).is_ok() && !looks_secret(value)
 }
 
-/// `scheme://user:password@host`, or `password=` as conninfo has it.
-fn has_credentials(value: &str) -> bool {
+/// Whether a value looks as if it carried a credential: `scheme://user:password@host`, or `password=` as conninfo has it.
+pub(crate) fn looks_secret(value: &str) -> bool {
     let lower = value.to_lowercase();
     let authority = lower.split_once("://").map(|(_, rest)| rest);
     let in_uri = authority.is_some_and(|rest| rest.contains('@'));
