@@ -6,17 +6,14 @@ use tokio_postgres::types::Oid;
 
 use super::reader::{Columns as _, Reader};
 use crate::plan::Refusal;
-use crate::store::manifest::secret_options::is_harmless;
-use crate::store::manifest::{ForeignDataWrapperManifest, ForeignServerManifest, OptionManifest, UserMappingManifest};
+use crate::postgres::foreign::{LocalUser, OptionOf, ShownOptions, is_secret};
+use crate::store::manifest::{ForeignDataWrapperManifest, ForeignServerManifest, UserMappingManifest};
 
-/// `name=value` pairs as the catalogs hold them; values that may not be shown are left out.
-pub(super) fn options(pairs: &[String], shown: impl Fn(&str, &str) -> bool) -> Vec<OptionManifest> {
+/// `name=value` pairs as the catalogs hold them, without values that may be a secret.
+pub(super) fn shown(of: OptionOf<'_>, pairs: &[String]) -> ShownOptions {
     let pairs = pairs.iter().map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs
-        .map(|(name, value)| OptionManifest {
-            name: name.to_owned(),
-            value: shown(name, value).then(|| value.to_owned()),
-        })
+        .map(|(name, value)| (name.to_owned(), (!is_secret(of, name, value)).then(|| value.to_owned())))
         .collect()
 }
 
@@ -36,7 +33,7 @@ pub(super) async fn wrappers(reader: &mut Reader<'_>) -> Result<Vec<ForeignDataW
                 owner: row.text("owner")?,
                 extension: row.optional_text("extension")?,
                 has_validator: row.try_get("has_validator")?,
-                options: options(&row.texts("options")?, is_harmless),
+                options: shown(OptionOf::Wrapper, &row.texts("options")?),
             });
             Ok(())
         })
@@ -57,15 +54,16 @@ pub(super) async fn read(reader: &mut Reader<'_>) -> Result<Vec<ForeignServerMan
     let mut servers = Vec::new();
     reader
         .each("foreign servers", sql, &[], |row| {
+            let wrapper = row.text("wrapper")?;
             let server = ForeignServerManifest {
+                options: shown(OptionOf::Server(&wrapper), &row.texts("options")?),
                 name: row.text("name")?,
-                wrapper: row.text("wrapper")?,
+                wrapper,
                 owner: row.text("owner")?,
                 server_type: row.optional_text("type")?,
                 version: row.optional_text("version")?,
                 extension: row.optional_text("extension")?,
                 comment: row.optional_text("comment")?,
-                options: options(&row.texts("options")?, is_harmless),
                 user_mappings: Vec::new(),
                 foreign_tables: row.count("foreign_tables")?.unwrap_or(0),
             };
@@ -98,8 +96,8 @@ async fn mappings(reader: &mut Reader<'_>) -> Result<BTreeMap<Oid, Vec<UserMappi
             let visible: bool = row.try_get("visible")?;
             let pairs = row.texts("options")?;
             let mapping = UserMappingManifest {
-                user: row.optional_text("user")?,
-                options: visible.then(|| options(&pairs, is_harmless)),
+                user: row.optional_text("user")?.map_or(LocalUser::Public, LocalUser::Role),
+                options: visible.then(|| shown(OptionOf::UserMapping, &pairs)),
             };
             mappings.entry(row.try_get("srvid")?).or_default().push(mapping);
             Ok(())

@@ -1,8 +1,10 @@
 //! What belongs to relations: one query for each kind of part, never one for each relation.
 
+use super::foreign_servers::shown;
 use super::reader::{Columns as _, Reader};
 use super::relations::{LISTED, Relations};
 use crate::plan::Refusal;
+use crate::postgres::foreign::OptionOf;
 use crate::store::manifest::{ColumnManifest, ConstraintManifest, IndexManifest};
 
 /// Sizes are taken under locks that a queued ALTER may hold up; they are not worth waiting for.
@@ -13,7 +15,7 @@ pub(super) async fn columns(reader: &mut Reader<'_>, relations: &mut Relations) 
         "SELECT a.attrelid, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull, \
                 CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END AS identity, \
                 CASE a.attgenerated WHEN 's' THEN 'STORED' WHEN 'v' THEN 'VIRTUAL' END AS generated, \
-                pg_get_expr(d.adbin, d.adrelid) AS default_expression, \
+                pg_get_expr(d.adbin, d.adrelid) AS default_expression, a.attfdwoptions AS options, \
                 (SELECT l.collname FROM pg_collation l, pg_type t \
                  WHERE t.oid = a.atttypid AND l.oid = a.attcollation AND a.attcollation <> t.typcollation) AS collation \
          FROM (SELECT c.oid {LISTED} AND c.relkind <> 'S') c JOIN pg_attribute a ON a.attrelid = c.oid \
@@ -31,7 +33,12 @@ pub(super) async fn columns(reader: &mut Reader<'_>, relations: &mut Relations) 
                 generated: row.optional_text("generated")?,
                 collation: row.optional_text("collation")?,
             };
+            let options = row.texts("options")?;
             if let Some(relation) = relations.of(row.try_get("attrelid")?) {
+                if let Some(foreign) = relation.foreign_table.as_mut().filter(|_| !options.is_empty()) {
+                    let options = shown(OptionOf::Table, &options);
+                    foreign.column_options.insert(column.name.clone(), options);
+                }
                 relation.columns.push(column);
             }
             Ok(())

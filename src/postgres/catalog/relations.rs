@@ -1,15 +1,15 @@
 //! Relations of a database.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Oid;
 
-use super::foreign_servers::options;
+use super::foreign_servers::shown;
 use super::reader::{Columns as _, Reader};
 use super::relation_parts;
 use crate::plan::Refusal;
-use crate::store::manifest::secret_options::is_harmless;
+use crate::postgres::foreign::OptionOf;
 use crate::store::manifest::{ForeignTableManifest, PartitioningManifest, Persistence, RelationKind, RelationManifest};
 
 /// Selects the relations that are listed, as `c`, in their schemas `n`.
@@ -99,7 +99,8 @@ fn relation(row: &Row) -> Result<RelationManifest, tokio_postgres::Error> {
         }),
         foreign_table: server.map(|server| ForeignTableManifest {
             server,
-            options: options(&table_options, is_harmless),
+            options: shown(OptionOf::Table, &table_options),
+            column_options: BTreeMap::new(),
         }),
         // Before PostgreSQL 14, zero rows on zero pages meant that nobody had counted; since then -1 does.
         estimated_rows: (tuples > 0.0 || (tuples == 0.0 && pages > 0)).then_some(tuples),

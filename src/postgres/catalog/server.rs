@@ -1,6 +1,7 @@
 //! The server: versions, settings, tablespaces.
 
-use super::foreign_servers::options;
+use std::collections::BTreeMap;
+
 use super::reader::{Columns as _, Reader};
 use crate::plan::Refusal;
 use crate::store::manifest::{Connector, ServerManifest, TablespaceManifest};
@@ -123,7 +124,7 @@ pub(super) async fn tablespaces(reader: &mut Reader<'_>) -> Result<Vec<Tablespac
                 name: row.text("name")?,
                 owner: row.text("owner")?,
                 location: row.text("location")?,
-                options: options(&row.texts("options")?, |_, _| true),
+                options: pairs(&row.texts("options")?),
                 comment: row.optional_text("comment")?,
                 bytes: row.count("bytes")?,
             });
@@ -131,4 +132,10 @@ pub(super) async fn tablespaces(reader: &mut Reader<'_>) -> Result<Vec<Tablespac
         })
         .await?;
     Ok(tablespaces)
+}
+
+/// `name=value` pairs, as the catalogs hold options.
+fn pairs(texts: &[String]) -> BTreeMap<String, String> {
+    let pairs = texts.iter().map(|text| text.split_once('=').unwrap_or((text, "")));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

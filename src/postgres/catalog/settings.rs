@@ -2,6 +2,7 @@
 
 use super::reader::{Columns as _, Reader};
 use crate::plan::Refusal;
+use crate::postgres::foreign::setting_credential;
 use crate::store::manifest::{RoleSettingManifest, SettingManifest};
 
 /// Prefixes of extensions of PostgreSQL whose settings hold no secret. Any other setting with a dot is a user's own and
@@ -56,10 +57,10 @@ pub(super) async fn of_database(reader: &mut Reader<'_>) -> Result<Vec<SettingMa
 /// `name=value`, as `setconfig` holds it.
 fn setting(text: &str) -> SettingManifest {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    let own = name
+    let of_extension = name
         .split_once('.')
-        .is_some_and(|(prefix, _)| !KNOWN_PREFIXES.contains(&prefix));
-    let shown = !own && !crate::store::manifest::secret_options::looks_secret(value);
+        .is_some_and(|(prefix, _)| KNOWN_PREFIXES.contains(&prefix));
+    let shown = of_extension || setting_credential("", name, value).is_none();
     SettingManifest {
         name: name.to_owned(),
         value: shown.then(|| value.to_owned()),

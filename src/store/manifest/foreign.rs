@@ -3,16 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One option.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct OptionManifest {
-    /// Name.
-    pub name: String,
-    /// Value; `None` where it may be a secret (see `secret_options`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-}
+use crate::postgres::foreign::{LocalUser, ShownOptions};
 
 /// A foreign data wrapper.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -27,8 +18,8 @@ pub struct ForeignDataWrapperManifest {
     pub extension: Option<String>,
     /// Whether it checks options. Without, any name may carry a secret.
     pub has_validator: bool,
-    /// Options.
-    pub options: Vec<OptionManifest>,
+    /// Options by name; null where the value may be a secret.
+    pub options: ShownOptions,
 }
 
 /// A foreign server.
@@ -53,8 +44,8 @@ pub struct ForeignServerManifest {
     /// Comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// Options.
-    pub options: Vec<OptionManifest>,
+    /// Options by name; null where the value may be a secret.
+    pub options: ShownOptions,
     /// User mappings, PUBLIC's first.
     pub user_mappings: Vec<UserMappingManifest>,
     /// Foreign tables.
@@ -62,13 +53,12 @@ pub struct ForeignServerManifest {
 }
 
 /// A user mapping.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct UserMappingManifest {
-    /// Local role; `None` is PUBLIC.
+    /// Local role, or `PUBLIC`.
+    pub user: LocalUser,
+    /// Options by name; null where the role of the backup may not see them: then whether there are any is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Options; `None` where the role of the backup may not see them: then whether there are any is unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub options: Option<Vec<OptionManifest>>,
+    pub options: Option<ShownOptions>,
 }

@@ -16,7 +16,7 @@ pub use database::{
     DatabaseManifest, ExtensionManifest, GrantManifest, LocaleManifest, SchemaManifest, SettingManifest,
     SubscriptionManifest,
 };
-pub use foreign::{ForeignDataWrapperManifest, ForeignServerManifest, OptionManifest, UserMappingManifest};
+pub use foreign::{ForeignDataWrapperManifest, ForeignServerManifest, UserMappingManifest};
 pub use object::{ObjectKind, ObjectManifest};
 pub use relation::{
     ColumnManifest, ConstraintManifest, DataManifest, ForeignTableManifest, IndexManifest, PartitioningManifest,

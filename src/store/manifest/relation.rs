@@ -1,9 +1,11 @@
 //! One relation: a table, view, sequence, foreign table, …, with what belongs to it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OptionManifest;
+use crate::postgres::foreign::ShownOptions;
 
 /// A relation.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
@@ -199,8 +201,11 @@ pub struct PartitioningManifest {
 pub struct ForeignTableManifest {
     /// Foreign server.
     pub server: String,
-    /// Options.
-    pub options: Vec<OptionManifest>,
+    /// Options by name; null where the value may be a secret.
+    pub options: ShownOptions,
+    /// Options of columns, by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub column_options: BTreeMap<String, ShownOptions>,
 }
 
 /// Rows of a relation in the archive.
