@@ -1,6 +1,10 @@
 //! The contract between operator and agent: validated plans, and the steps that follow from what the agent found. Pure.
 
 pub mod backup;
+pub mod backup_databases;
+pub mod backup_findings;
+mod backup_refusals;
+pub mod backup_steps;
 pub mod connection;
 pub mod foreign_rules;
 pub mod references;

@@ -1,0 +1,383 @@
+//! What a backup will do, from its plan and what the agent found. Pure: a dry run and the run that follows decide here.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::backup::{BackupPlan, Choice, Sections};
+use super::backup_findings::{Client, Contents, Findings, NamesOfPlan};
+use super::backup_refusals as refusals;
+use super::refusal::Refusal;
+use crate::api::backup::{
+    Compression, CompressionMethod, ForeignCredentials, RolePasswords, TableName, UnloggedTableData,
+};
+use crate::api::status::{StepState, StepStatus};
+
+/// Names of the steps, as they stand in the status; those of a database are followed by its name.
+pub mod names {
+    /// Locks every table and exports the snapshot that everything is read under.
+    pub const SNAPSHOT: &str = "snapshot";
+    /// Streams the archive into the store.
+    pub const DUMP: &str = "dump";
+    /// Derives the plain text of the first section.
+    pub const PRE_DATA: &str = "pre-data";
+    /// Stores roles and tablespaces.
+    pub const GLOBALS: &str = "globals";
+    /// Checks that every object is there, and commits the backup.
+    pub const MANIFEST: &str = "manifest";
+
+    /// Name of a step of one database.
+    #[must_use]
+    pub fn of_database(step: &str, database: &str) -> String {
+        format!("{step} {database}")
+    }
+}
+
+/// pg_dump writes zstd and lz4 from this major version on.
+const FIRST_CLIENT_WITH_ZSTD: u32 = 16;
+
+/// Sessions that lock every table: the exporter and pg_dump.
+const LOCKING_SESSIONS: u64 = 2;
+
+/// What will be done.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Steps {
+    /// Snapshot id.
+    pub snapshot: String,
+    /// Major version of the client programs.
+    pub client_major: u32,
+    /// The databases, sorted.
+    pub databases: Vec<DatabaseSteps>,
+    /// Which halves of a dump.
+    pub sections: Sections,
+    /// How rows are compressed; a level that is left out is the method's default.
+    pub compression: Compression,
+    /// Rows of unlogged tables.
+    pub unlogged_table_data: UnloggedTableData,
+    /// Credentials of user mappings and subscriptions.
+    pub foreign_credentials: ForeignCredentials,
+    /// Password verifiers of roles, as they can be had.
+    pub role_passwords: RolePasswords,
+    /// What the reader should know although the run goes on. No part of the hash: it tells of the moment.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// What is taken of one database.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseSteps {
+    /// Its name.
+    pub name: String,
+    /// Which schemas; all of them exist.
+    pub schemas: Choice<String>,
+    /// Which tables; all of them exist. A partitioned table stands for its partitions too.
+    pub tables: Choice<TableName>,
+    /// Tables whose rows are left out; all of them exist.
+    pub exclude_table_data: Vec<TableName>,
+}
+
+/// Decides what will be done, or why nothing is.
+pub fn decide(plan: &BackupPlan, findings: &Findings) -> Result<Steps, Refusal> {
+    let Findings {
+        server,
+        client,
+        databases,
+    } = findings;
+    if let Some(refusal) = &server.pooler {
+        return Err(refusal.clone());
+    }
+    let client = client.clone()?;
+    let compression = compression(plan, &client)?;
+    check_names(plan, findings)?;
+    let mut warnings = Vec::new();
+    let mut steps = Vec::new();
+    for (name, contents) in databases {
+        check_contents(plan, findings, name, contents)?;
+        if let Some(warning) = check_locks(server.lock_slots, name, contents)? {
+            warnings.push(warning);
+        }
+        if !server.superuser && !contents.subscriptions.is_empty() && plan.sections != Sections::Data {
+            warnings.push(refusals::subscriptions_left_out(
+                name,
+                &contents.subscriptions,
+                &server.role,
+            ));
+        }
+        steps.push(database_steps(plan, name, &contents.known)?);
+    }
+    if plan.sections != Sections::Data && (plan.schemas != Choice::All || plan.tables != Choice::All) {
+        warnings.extend(refusals::part_of_a_database(plan));
+    }
+    let role_passwords = match plan.role_passwords {
+        RolePasswords::Keep if server.reads_role_passwords => RolePasswords::Keep,
+        RolePasswords::Keep => {
+            warnings.push(refusals::role_passwords_left_out(&server.role));
+            RolePasswords::Omit
+        }
+        RolePasswords::Omit => RolePasswords::Omit,
+    };
+    Ok(Steps {
+        snapshot: plan.run.snapshot_id(),
+        client_major: client.major,
+        databases: steps,
+        sections: plan.sections,
+        compression,
+        unlogged_table_data: plan.unlogged_table_data,
+        foreign_credentials: plan.foreign_credentials,
+        role_passwords,
+        warnings,
+    })
+}
+
+fn compression(plan: &BackupPlan, client: &Client) -> Result<Compression, Refusal> {
+    let knows_zstd = client.major >= FIRST_CLIENT_WITH_ZSTD;
+    let zstd = |level: Option<u8>| Compression {
+        method: CompressionMethod::Zstd,
+        level: Some(level.unwrap_or(1)),
+    };
+    match &plan.compression {
+        None if knows_zstd => Ok(zstd(None)),
+        None => Ok(Compression {
+            method: CompressionMethod::Gzip,
+            level: None,
+        }),
+        Some(Compression { method, .. })
+            if matches!(method, CompressionMethod::Zstd | CompressionMethod::Lz4) && !knows_zstd =>
+        {
+            Err(refusals::client_without_compression(*method, client))
+        }
+        Some(Compression {
+            method: CompressionMethod::Zstd,
+            level,
+        }) => Ok(zstd(*level)),
+        Some(other) => Ok(other.clone()),
+    }
+}
+
+/// A name that is in none of the databases is a mistake.
+fn check_names(plan: &BackupPlan, findings: &Findings) -> Result<(), Refusal> {
+    let known = || findings.databases.values().map(|contents| &contents.known);
+    let databases: Vec<&str> = findings.databases.keys().map(String::as_str).collect();
+    for schema in plan.schemas.names() {
+        if !known().any(|known| known.schemas.contains(schema)) {
+            return Err(refusals::schema_missing(schema, &databases));
+        }
+    }
+    for table in plan.tables.names().iter().chain(&plan.exclude_table_data) {
+        if !known().any(|known| known.tables.contains(table)) {
+            return Err(refusals::table_missing(table, &databases));
+        }
+    }
+    Ok(())
+}
+
+fn check_contents(plan: &BackupPlan, findings: &Findings, name: &str, contents: &Contents) -> Result<(), Refusal> {
+    let server = &findings.server;
+    if !contents.closed_schemas.is_empty() {
+        return Err(refusals::closed_schemas(name, &contents.closed_schemas, &server.role));
+    }
+    if !contents.unreadable_tables.is_empty() {
+        return Err(refusals::unreadable_tables(
+            name,
+            &contents.unreadable_tables,
+            &server.role,
+        ));
+    }
+    if plan.sections == Sections::Schema {
+        return Ok(());
+    }
+    if !contents.unreadable_sequences.is_empty() {
+        return Err(refusals::unreadable_sequences(
+            name,
+            &contents.unreadable_sequences,
+            &server.role,
+        ));
+    }
+    if contents.unreadable_large_objects > 0 {
+        return Err(refusals::unreadable_large_objects(
+            name,
+            contents.unreadable_large_objects,
+            &server.role,
+        ));
+    }
+    if !contents.row_security.is_empty() {
+        return Err(refusals::row_security(name, &contents.row_security, &server.role));
+    }
+    if server.in_recovery && contents.unlogged_tables > 0 {
+        return Err(refusals::unlogged_on_standby(name));
+    }
+    Ok(())
+}
+
+/// PostgreSQL lays its lock table out for `slots` locks and lets it grow by about as much again. A backup that fills
+/// it would make other sessions fail with "out of shared memory".
+fn check_locks(slots: u64, name: &str, contents: &Contents) -> Result<Option<String>, Refusal> {
+    let needed = contents.locked_tables.saturating_mul(LOCKING_SESSIONS);
+    if needed > slots.saturating_mul(2) {
+        return Err(refusals::too_few_locks(name, contents.locked_tables, needed, slots));
+    }
+    Ok((needed > slots).then(|| refusals::lock_table_half_full(name, needed, slots)))
+}
+
+fn database_steps(plan: &BackupPlan, name: &str, known: &NamesOfPlan) -> Result<DatabaseSteps, Refusal> {
+    let schemas = plan.schemas.among(&known.schemas);
+    let tables = plan.tables.among(&known.tables);
+    let chosen_by_name = matches!(&schemas, Choice::Include(names) if names.is_empty())
+        || matches!(&tables, Choice::Include(names) if names.is_empty());
+    if chosen_by_name {
+        return Err(refusals::nothing_included(name));
+    }
+    Ok(DatabaseSteps {
+        name: name.to_owned(),
+        schemas,
+        tables,
+        exclude_table_data: plan
+            .exclude_table_data
+            .iter()
+            .filter(|table| known.tables.contains(table))
+            .cloned()
+            .collect(),
+    })
+}
+
+impl<T: Clone + PartialEq> Choice<T> {
+    /// The names that it chooses by.
+    #[must_use]
+    pub fn names(&self) -> &[T] {
+        match self {
+            Self::All => &[],
+            Self::Include(names) | Self::Exclude(names) => names,
+        }
+    }
+
+    /// The same choice by the names that are `known`.
+    fn among(&self, known: &[T]) -> Self {
+        let those = |names: &[T]| {
+            names
+                .iter()
+                .filter(|name| known.contains(name))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        match self {
+            Self::All => Self::All,
+            Self::Include(names) => Self::Include(those(names)),
+            Self::Exclude(names) => match those(names) {
+                names if names.is_empty() => Self::All,
+                names => Self::Exclude(names),
+            },
+        }
+    }
+}
+
+impl Steps {
+    /// SHA-256 of the steps' JSON, in hex: a dry run and the run that follows show the same.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        // The JSON is canonical: fields in the order of the struct, lists sorted.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        hex::encode(Sha256::digest(json))
+    }
+
+    /// The steps in order, each in a sentence.
+    #[must_use]
+    pub fn describe(&self, state: StepState) -> Vec<StepStatus> {
+        let step = |name: String, description: String| StepStatus {
+            name,
+            description: Some(description),
+            state,
+            duration_milliseconds: None,
+            message: None,
+        };
+        let mut steps = Vec::new();
+        for database in &self.databases {
+            let DatabaseSteps { name, .. } = database;
+            steps.push(step(
+                names::of_database(names::SNAPSHOT, name),
+                format!("Lock the tables of {name:?} against changes of their definitions and export one snapshot."),
+            ));
+            steps.push(step(
+                names::of_database(names::DUMP, name),
+                format!(
+                    "Store {} by pg_dump {}, {}, {}.",
+                    database.describe(self.sections),
+                    self.client_major,
+                    describe_compression(&self.compression),
+                    match self.foreign_credentials {
+                        ForeignCredentials::Strip => "without credentials of user mappings and subscriptions",
+                        ForeignCredentials::Keep => "with credentials of user mappings and subscriptions",
+                    }
+                ),
+            ));
+            if self.has_pre_data() {
+                steps.push(step(
+                    names::of_database(names::PRE_DATA, name),
+                    format!("Store the first section of {name:?} as plain text."),
+                ));
+            }
+        }
+        steps.push(step(
+            names::GLOBALS.into(),
+            match self.role_passwords {
+                RolePasswords::Keep => "Store roles with their password verifiers, and tablespaces.".into(),
+                RolePasswords::Omit => "Store roles without their passwords, and tablespaces.".into(),
+            },
+        ));
+        steps.push(step(
+            names::MANIFEST.into(),
+            "Check that every object is in the store, and write the manifest last.".into(),
+        ));
+        steps
+    }
+
+    /// Whether there is a first section.
+    #[must_use]
+    pub fn has_pre_data(&self) -> bool {
+        self.sections != Sections::Data
+    }
+}
+
+impl DatabaseSteps {
+    fn describe(&self, sections: Sections) -> String {
+        let what = match sections {
+            Sections::All => "definitions and rows",
+            Sections::Schema => "definitions without rows",
+            Sections::Data => "rows without definitions",
+        };
+        let mut text = format!("{what} of {:?}", self.name);
+        let mut add = |what: String| {
+            text.push_str(", ");
+            text.push_str(&what);
+        };
+        match &self.schemas {
+            Choice::All => {}
+            Choice::Include(names) => add(format!("schemas {} alone", refusals::list(names))),
+            Choice::Exclude(names) => add(format!("without schemas {}", refusals::list(names))),
+        }
+        match &self.tables {
+            Choice::All => {}
+            Choice::Include(names) => add(format!("tables {} alone", refusals::tables(names))),
+            Choice::Exclude(names) => add(format!("without tables {}", refusals::tables(names))),
+        }
+        if !self.exclude_table_data.is_empty() {
+            add(format!(
+                "without rows of {}",
+                refusals::tables(&self.exclude_table_data)
+            ));
+        }
+        text
+    }
+}
+
+fn describe_compression(compression: &Compression) -> String {
+    let Compression { method, level } = compression;
+    match (method, level) {
+        (CompressionMethod::None, _) => "not compressed".into(),
+        (method, None) => format!("compressed by {method:?}"),
+        (method, Some(level)) => format!("compressed by {method:?} level {level}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
