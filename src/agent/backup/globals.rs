@@ -1,0 +1,23 @@
+//! `globals.sql`: roles and tablespaces, from `pg_dumpall --globals-only`. They lie outside every snapshot, so they are
+//! taken after the databases: a role that owns something in one of them cannot have been dropped.
+
+use super::BackupRun;
+use super::text_object;
+use crate::api::backup::RolePasswords;
+use crate::plan::Refusal;
+use crate::postgres::program::Program;
+use crate::store::{StoredObject, layout};
+
+/// Stores the statements.
+pub(super) async fn store(run: &BackupRun<'_>) -> Result<StoredObject, Refusal> {
+    let database = run.settings.database().unwrap_or_default();
+    let mut program = Program::new(&run.tools, "pg_dumpall")
+        .connect_to(&run.settings, database)
+        .arg(format!("--database={database}"))
+        .args(["--globals-only", "--encoding=UTF8"])
+        .pipe_stdout();
+    if run.steps.role_passwords == RolePasswords::Omit {
+        program = program.arg("--no-role-passwords");
+    }
+    text_object::store(run, &layout::globals(&run.steps.snapshot), program).await
+}
