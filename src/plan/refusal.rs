@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::reasons;
 use crate::api::status::{Failure, FailureClass};
 
 /// Why something is not done: a reason constant, what is wrong with which object, and what to do.
@@ -43,6 +44,16 @@ impl Refusal {
             class: FailureClass::Temporary,
             ..Self::permanent(reason, message)
         }
+    }
+
+    /// The run was told to stop.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self {
+            class: FailureClass::Interrupted,
+            ..Self::permanent(reasons::INTERRUPTED, "The run was told to stop before it was done.")
+        }
+        .hint("Nothing is kept of it; the next attempt begins anew.")
     }
 
     /// Says what to do.

@@ -58,7 +58,7 @@ pub(super) async fn dump(
     database: &DatabaseSteps,
     exporter: &Exporter,
 ) -> Result<StoredArchive, DumpError> {
-    let selection = Selection::new(&run.steps, database, &exporter.relations);
+    let selection = Selection::of_steps(&run.steps, database, &exporter.relations);
     let arguments =
         pg_dump::arguments(&run.steps, &selection, &exporter.relations, &exporter.snapshot, &exporter.encoding)?;
     let program = Program::new(&run.tools, "pg_dump")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use super::blockers;
+use super::blockers::{self, Blocker};
 use super::relations::Relation;
 use super::selection::Selection;
 use crate::api::reasons;
@@ -43,6 +43,8 @@ pub(super) struct Exporter {
     locked: Vec<u32>,
     /// Seconds since 1970, by the server's clock, at which the snapshot was taken.
     pub taken_at: f64,
+    /// `server_encoding`.
+    pub encoding: String,
 }
 
 /// Why an attempt to lock and export did not hold.
@@ -66,8 +68,9 @@ impl Exporter {
         for attempt in 0..ATTEMPTS {
             tokio::time::sleep(Duration::from_millis(50) * attempt * attempt).await;
             match lock_and_export(&session, steps, database).await {
-                Ok(Exported { snapshot, relations, locked, taken_at }) => {
-                    return Ok(Self { session, snapshot, relations, locked, taken_at });
+                Ok(exported) => {
+                    let Exported { snapshot, relations, locked, taken_at, encoding } = exported;
+                    return Ok(Self { session, snapshot, relations, locked, taken_at, encoding });
                 }
                 Err(Attempt::Again(what)) => {
                     tracing::info!(database = database.name, "begins again: {what}");
@@ -121,6 +124,7 @@ struct Exported {
     relations: Vec<Relation>,
     locked: Vec<u32>,
     taken_at: f64,
+    encoding: String,
 }
 
 /// A session without time limits.
@@ -143,7 +147,7 @@ async fn lock_and_export(session: &Session, steps: &Steps, database: &DatabaseSt
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     session.batch_execute(begin).await.map_err(|error| session.refusal(&error, "beginning a transaction", None))?;
     lock(session, &to_lock).await?;
-    let (snapshot, taken_at) = export(session).await?;
+    let (snapshot, taken_at, encoding) = export(session).await?;
     let relations = Relation::all(session).await.map_err(|error| reading(session, &error))?;
     let held = held_locks(session).await.map_err(|error| reading(session, &error))?;
     let seen = tables_to_lock(steps, database, &relations);
@@ -153,11 +157,11 @@ async fn lock_and_export(session: &Session, steps: &Steps, database: &DatabaseSt
         }
     }
     let locked = seen.iter().map(|relation| relation.oid).collect();
-    Ok(Exported { snapshot, relations, locked, taken_at })
+    Ok(Exported { snapshot, relations, locked, taken_at, encoding })
 }
 
 fn tables_to_lock<'a>(steps: &Steps, database: &DatabaseSteps, relations: &'a [Relation]) -> Vec<&'a Relation> {
-    let selection = Selection::new(steps, database, relations);
+    let selection = Selection::of_steps(steps, database, relations);
     relations.iter().filter(|relation| selection.locks(relation)).collect()
 }
 
@@ -190,28 +194,28 @@ async fn lock_failed(session: &Session, batch: &[&Relation], error: &tokio_postg
     let oids: Vec<u32> = batch.iter().map(|relation| relation.oid).collect();
     let _ = session.batch_execute("ROLLBACK").await;
     let blocker = blockers::find(session, &oids).await.ok().flatten();
-    Attempt::Failed(blocked(blocker.map(|blocker| (blocker.to_string(), blocker.relation))))
+    Attempt::Failed(blocked(blocker))
 }
 
-/// A lock could not be had in time; `blocker` says who has it, and on what.
-pub(super) fn blocked(blocker: Option<(String, String)>) -> Refusal {
+/// A lock could not be had in time; `blocker` has it, or waits for it.
+pub(super) fn blocked(blocker: Option<Blocker>) -> Refusal {
+    let who = blocker.as_ref().map_or_else(|| "another session holds a lock".to_owned(), Blocker::to_string);
     let seconds = LOCK_TIMEOUT.as_secs();
-    let (who, object) = blocker.map_or_else(|| ("another session".to_owned(), None), |(who, object)| (who, Some(object)));
     let refusal = Refusal::temporary(
         reasons::DEFINITIONS_CHANGED,
         format!("The tables could not be locked for reading within {seconds} seconds: {who}."),
     )
     .hint("Let that change of definitions end, or cancel it with pg_cancel_backend; the next attempt comes by itself.");
-    match object {
-        Some(object) => refusal.object(object),
+    match blocker {
+        Some(blocker) => refusal.object(blocker.relation),
         None => refusal,
     }
 }
 
-async fn export(session: &Session) -> Result<(String, f64), Refusal> {
-    let sql = "SELECT pg_export_snapshot(), extract(epoch FROM clock_timestamp())::float8";
+async fn export(session: &Session) -> Result<(String, f64, String), Refusal> {
+    let sql = "SELECT pg_export_snapshot(), extract(epoch FROM clock_timestamp())::float8, current_setting('server_encoding')";
     let row = session.query_one(sql, &[]).await.map_err(|error| session.refusal(&error, "exporting the snapshot", None))?;
-    let read = || Ok((row.try_get(0)?, row.try_get(1)?));
+    let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
     read().map_err(|error: tokio_postgres::Error| session.refusal(&error, "exporting the snapshot", None))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::relations::Relation;
 use crate::api::backup::{TableName, UnloggedTableData};
-use crate::plan::backup::{Choice, Sections};
+use crate::plan::backup::{BackupPlan, Choice, Sections};
 use crate::plan::backup_steps::{DatabaseSteps, Steps};
 use crate::postgres::quote;
 
@@ -23,19 +23,36 @@ enum TableChoice {
     Exclude(BTreeSet<u32>),
 }
 
+impl TableChoice {
+    fn of(names: &Choice<TableName>, relations: &[Relation]) -> Self {
+        match names {
+            Choice::All => Self::All,
+            Choice::Include(names) => Self::Include(with_partitions(names, relations)),
+            Choice::Exclude(names) => Self::Exclude(with_partitions(names, relations)),
+        }
+    }
+}
+
 impl<'a> Selection<'a> {
-    pub fn new(steps: &Steps, database: &'a DatabaseSteps, relations: &[Relation]) -> Self {
-        let with_partitions = |names: &[TableName]| with_partitions(names, relations);
+    /// What the plan asks for, whether all of its names are there or not.
+    pub fn of_plan(plan: &'a BackupPlan, relations: &[Relation]) -> Self {
+        Self {
+            sections: plan.sections,
+            unlogged: plan.unlogged_table_data,
+            schemas: &plan.schemas,
+            tables: TableChoice::of(&plan.tables, relations),
+            without_rows: with_partitions(&plan.exclude_table_data, relations),
+        }
+    }
+
+    /// What the steps take of one database.
+    pub fn of_steps(steps: &Steps, database: &'a DatabaseSteps, relations: &[Relation]) -> Self {
         Self {
             sections: steps.sections,
             unlogged: steps.unlogged_table_data,
             schemas: &database.schemas,
-            tables: match &database.tables {
-                Choice::All => TableChoice::All,
-                Choice::Include(names) => TableChoice::Include(with_partitions(names)),
-                Choice::Exclude(names) => TableChoice::Exclude(with_partitions(names)),
-            },
-            without_rows: with_partitions(&database.exclude_table_data),
+            tables: TableChoice::of(&database.tables, relations),
+            without_rows: with_partitions(&database.exclude_table_data, relations),
         }
     }
 
