@@ -1,5 +1,6 @@
 //! The agent: finds, decides and runs the steps of one plan, and tells how it went.
 
+pub mod backup;
 pub mod progress;
 pub mod restore;
 

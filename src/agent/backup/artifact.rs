@@ -71,7 +71,12 @@ async fn remove(store: &dyn Store, snapshot: &str) -> Result<usize, StoreError> 
     let prefix = layout::snapshot_prefix(snapshot);
     store.delete(&[layout::manifest(snapshot)]).await?;
     store.abort_uploads(&prefix).await?;
-    let keys: Vec<String> = store.list(&prefix).await?.into_iter().map(|object| object.key).collect();
+    let keys: Vec<String> = store
+        .list(&prefix)
+        .await?
+        .into_iter()
+        .map(|object| object.key)
+        .collect();
     if !keys.is_empty() {
         store.delete(&keys).await?;
     }
@@ -83,9 +88,18 @@ async fn remove(store: &dyn Store, snapshot: &str) -> Result<usize, StoreError> 
 pub(super) async fn remove_leftovers(store: &dyn Store, snapshot: &str) -> Result<(), Refusal> {
     let prefix = layout::snapshot_prefix(snapshot);
     let aborted = store.abort_uploads(&prefix).await?;
-    let left: Vec<String> = store.list(&prefix).await?.into_iter().map(|object| object.key).collect();
+    let left: Vec<String> = store
+        .list(&prefix)
+        .await?
+        .into_iter()
+        .map(|object| object.key)
+        .collect();
     if aborted > 0 || !left.is_empty() {
-        tracing::info!(uploads = aborted, objects = left.len(), "an earlier attempt left something behind");
+        tracing::info!(
+            uploads = aborted,
+            objects = left.len(),
+            "an earlier attempt left something behind"
+        );
     }
     let has_manifest = left.contains(&layout::manifest(snapshot));
     match store.delete(&left).await {
@@ -102,7 +116,10 @@ pub(super) async fn remove_after_failure(store: &dyn Store, snapshot: &str) -> R
     match tokio::time::timeout(CLEAN_UP_LIMIT, remove(store, snapshot)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("the store did not answer for {} seconds", CLEAN_UP_LIMIT.as_secs())),
+        Err(_) => Err(format!(
+            "the store did not answer for {} seconds",
+            CLEAN_UP_LIMIT.as_secs()
+        )),
     }
 }
 
@@ -113,7 +130,10 @@ pub async fn delete_artifact(plan: &DeleteArtifactPlan, context: &Context) -> Re
     let removed = interruptible(context, remove(store.as_ref(), &plan.snapshot)).await?;
     Ok(done(match removed {
         0 => format!("The snapshot {} is gone.", plan.snapshot),
-        count => format!("The snapshot {} was deleted: its manifest and {count} objects.", plan.snapshot),
+        count => format!(
+            "The snapshot {} was deleted: its manifest and {count} objects.",
+            plan.snapshot
+        ),
     }))
 }
 
@@ -124,11 +144,16 @@ pub async fn clean_up(plan: &DeleteArtifactPlan, context: &Context) -> Result<Do
     if let Existing::Finished(artifact) = find(store.as_ref(), &plan.run, &plan.snapshot).await? {
         return Ok(Done {
             artifact: Some(artifact),
-            ..done(format!("The backup {} was finished, with all its objects; nothing was removed.", plan.snapshot))
+            ..done(format!(
+                "The backup {} was finished, with all its objects; nothing was removed.",
+                plan.snapshot
+            ))
         });
     }
     let removed = interruptible(context, remove(store.as_ref(), &plan.snapshot)).await?;
-    Ok(done(format!("No unfinished backup is left in the store; {removed} objects were removed.")))
+    Ok(done(format!(
+        "No unfinished backup is left in the store; {removed} objects were removed."
+    )))
 }
 
 /// The artefact that a retry of the same run finds.

@@ -78,7 +78,9 @@ pub(super) async fn find_stuck(
     let row = client.query_opt(STUCK, &[&since, &seconds]).await?;
     let read = |row: tokio_postgres::Row| {
         let (process, user, application): (i32, String, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        Ok(format!("process {process} of role {user:?} (application {application:?})"))
+        Ok(format!(
+            "process {process} of role {user:?} (application {application:?})"
+        ))
     };
     row.map(read).transpose()
 }

@@ -19,18 +19,38 @@ pub(super) type RowCounts = BTreeMap<u32, u64>;
 
 /// Holds the table of contents against the relations that the snapshot sees.
 pub(super) fn check_contents(toc: &Toc, selection: &Selection<'_>, relations: &[Relation]) -> Result<(), Refusal> {
-    let defined: BTreeSet<u32> = toc.entries.iter().filter(|entry| defines_relation(entry)).map(|entry| entry.catalog_oid).collect();
-    let with_rows: BTreeSet<u32> = toc.entries.iter().filter(|entry| is_table_data(entry)).map(|entry| entry.catalog_oid).collect();
+    let defined: BTreeSet<u32> = toc
+        .entries
+        .iter()
+        .filter(|entry| defines_relation(entry))
+        .map(|entry| entry.catalog_oid)
+        .collect();
+    let with_rows: BTreeSet<u32> = toc
+        .entries
+        .iter()
+        .filter(|entry| is_table_data(entry))
+        .map(|entry| entry.catalog_oid)
+        .collect();
     for relation in relations.iter().filter(|relation| relation.kind != "S") {
         match (selection.defines(relation), defined.contains(&relation.oid)) {
             (true, false) => return Err(incomplete(relation, "its definition is missing from the archive")),
-            (false, true) => return Err(incomplete(relation, "its definition is in the archive, where it should not be")),
+            (false, true) => {
+                return Err(incomplete(
+                    relation,
+                    "its definition is in the archive, where it should not be",
+                ));
+            }
             (true, true) | (false, false) => {}
         }
         let (must, may) = (selection.stores_rows(relation), selection.may_store_rows(relation));
         match with_rows.contains(&relation.oid) {
             false if must => return Err(incomplete(relation, "its rows are missing from the archive")),
-            true if !may => return Err(incomplete(relation, "its rows are in the archive, where they should not be")),
+            true if !may => {
+                return Err(incomplete(
+                    relation,
+                    "its rows are in the archive, where they should not be",
+                ));
+            }
             true | false => {}
         }
     }
@@ -46,12 +66,16 @@ pub(super) fn check_contents(toc: &Toc, selection: &Selection<'_>, relations: &[
 
 /// Rows of every table, from the blocks that went by. Each entry with rows must have had its one block.
 pub(super) fn row_counts(toc: &Toc, summary: &DataSummary) -> Result<RowCounts, Refusal> {
-    let mut blocks: BTreeMap<i32, Option<u64>> = summary.blocks.iter().map(|block| (block.dump_id, block.rows)).collect();
+    let mut blocks: BTreeMap<i32, Option<u64>> =
+        summary.blocks.iter().map(|block| (block.dump_id, block.rows)).collect();
     let mut counts = RowCounts::new();
     for entry in toc.entries.iter().filter(|entry| is_table_data(entry)) {
         let rows = blocks.remove(&entry.dump_id).flatten().ok_or_else(|| {
-            Refusal::temporary(reasons::DUMP_FAILED, format!("The archive has no rows for its entry {}.", entry.label()))
-                .object(entry.label())
+            Refusal::temporary(
+                reasons::DUMP_FAILED,
+                format!("The archive has no rows for its entry {}.", entry.label()),
+            )
+            .object(entry.label())
         })?;
         *counts.entry(entry.catalog_oid).or_default() += rows;
     }
@@ -59,7 +83,11 @@ pub(super) fn row_counts(toc: &Toc, summary: &DataSummary) -> Result<RowCounts, 
 }
 
 fn defines_relation(entry: &TocEntry) -> bool {
-    entry.catalog_table_oid == PG_CLASS && entry.description.to_str().is_some_and(|text| DEFINITIONS.contains(&text))
+    entry.catalog_table_oid == PG_CLASS
+        && entry
+            .description
+            .to_str()
+            .is_some_and(|text| DEFINITIONS.contains(&text))
 }
 
 fn is_table_data(entry: &TocEntry) -> bool {
@@ -68,7 +96,10 @@ fn is_table_data(entry: &TocEntry) -> bool {
 
 fn incomplete(relation: &Relation, what: &str) -> Refusal {
     let name = relation.qualified();
-    Refusal::temporary(reasons::DUMP_FAILED, format!("The archive is not what it should be: of {name}, {what}."))
-        .object(name)
-        .hint("The next attempt dumps again; if it ends like this too, report it with the table's definition.")
+    Refusal::temporary(
+        reasons::DUMP_FAILED,
+        format!("The archive is not what it should be: of {name}, {what}."),
+    )
+    .object(name)
+    .hint("The next attempt dumps again; if it ends like this too, report it with the table's definition.")
 }

@@ -8,6 +8,7 @@ use super::completeness::{self, RowCounts};
 use super::exporter::Exporter;
 use super::pg_dump;
 use super::selection::Selection;
+use super::shim as foreign;
 use super::watch::Watch;
 use crate::agent::progress::Reporter;
 use crate::api::backup::ForeignCredentials;
@@ -16,7 +17,6 @@ use crate::api::status::FailureClass;
 use crate::plan::Refusal;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::archive::{ArchiveError, ArchiveReader, DataProgress, DataSummary, Toc};
-use crate::postgres::foreign;
 use crate::postgres::program::{Program, RunningProgram};
 use crate::store::manifest::StrippedCredential;
 use crate::store::{StoreError, StoredObject, Upload, layout};
@@ -59,8 +59,13 @@ pub(super) async fn dump(
     exporter: &Exporter,
 ) -> Result<StoredArchive, DumpError> {
     let selection = Selection::of_steps(&run.steps, database, &exporter.relations);
-    let arguments =
-        pg_dump::arguments(&run.steps, &selection, &exporter.relations, &exporter.snapshot, &exporter.encoding)?;
+    let arguments = pg_dump::arguments(
+        &run.steps,
+        &selection,
+        &exporter.relations,
+        &exporter.snapshot,
+        &exporter.encoding,
+    )?;
     let program = Program::new(&run.tools, "pg_dump")
         .connect_to(exporter.session().settings(), &database.name)
         .args(arguments)
@@ -95,7 +100,10 @@ async fn store(
         ForeignCredentials::Strip => foreign::strip_credentials(&mut toc)?,
         ForeignCredentials::Keep => Vec::new(),
     };
-    let mut upload = run.store.create(&layout::archive(&run.steps.snapshot, &database.name)).await?;
+    let mut upload = run
+        .store
+        .create(&layout::archive(&run.steps.snapshot, &database.name))
+        .await?;
     let ended = match copy(&toc, &mut reader, upload.as_mut(), &run.context.reporter).await {
         Ok(()) => end(exporter, running).await,
         Err(Broken::Store(error)) => Err(error.into()),
@@ -158,7 +166,10 @@ fn tell(reporter: &Reporter, now: DataProgress, told: &mut DataProgress) {
 
 /// pg_dump must have succeeded, and the tables must still be those that the snapshot saw.
 async fn end(exporter: &Exporter, running: RunningProgram) -> Result<String, Refusal> {
-    let output = running.wait(&CancellationToken::new()).await.and_then(|output| output.require_success());
+    let output = running
+        .wait(&CancellationToken::new())
+        .await
+        .and_then(|output| output.require_success());
     let output = match output {
         Ok(output) => output,
         Err(error) => {
@@ -172,7 +183,10 @@ async fn end(exporter: &Exporter, running: RunningProgram) -> Result<String, Ref
 
 /// pg_dump ended before it wrote a table of contents.
 async fn not_begun(exporter: &Exporter, running: RunningProgram, error: ArchiveError, watch: &Watch) -> DumpError {
-    let output = running.wait(&CancellationToken::new()).await.and_then(|output| output.require_success());
+    let output = running
+        .wait(&CancellationToken::new())
+        .await
+        .and_then(|output| output.require_success());
     let refusal = match output {
         Ok(_) => error.into_refusal(reasons::DUMP_FAILED),
         Err(failed) => failed.refusal(reasons::DUMP_FAILED),
@@ -188,7 +202,10 @@ async fn not_begun(exporter: &Exporter, running: RunningProgram, error: ArchiveE
 
 /// The archive broke off, most often because pg_dump or the server did.
 async fn broken_off(exporter: &Exporter, running: RunningProgram, error: ArchiveError) -> Refusal {
-    let output = running.wait(&CancellationToken::new()).await.and_then(|output| output.require_success());
+    let output = running
+        .wait(&CancellationToken::new())
+        .await
+        .and_then(|output| output.require_success());
     if let Err(lost) = exporter.check_alive().await {
         return lost;
     }

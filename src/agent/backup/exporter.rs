@@ -69,8 +69,21 @@ impl Exporter {
             tokio::time::sleep(Duration::from_millis(50) * attempt * attempt).await;
             match lock_and_export(&session, steps, database).await {
                 Ok(exported) => {
-                    let Exported { snapshot, relations, locked, taken_at, encoding } = exported;
-                    return Ok(Self { session, snapshot, relations, locked, taken_at, encoding });
+                    let Exported {
+                        snapshot,
+                        relations,
+                        locked,
+                        taken_at,
+                        encoding,
+                    } = exported;
+                    return Ok(Self {
+                        session,
+                        snapshot,
+                        relations,
+                        locked,
+                        taken_at,
+                        encoding,
+                    });
                 }
                 Err(Attempt::Again(what)) => {
                     tracing::info!(database = database.name, "begins again: {what}");
@@ -80,7 +93,9 @@ impl Exporter {
                 Err(Attempt::Failed(refusal)) => return Err(refusal),
             }
         }
-        Err(definitions_changed(&format!("Definitions changed {ATTEMPTS} times while the tables were being locked: {changed}.")))
+        Err(definitions_changed(&format!(
+            "Definitions changed {ATTEMPTS} times while the tables were being locked: {changed}."
+        )))
     }
 
     /// The session, inside its transaction.
@@ -96,17 +111,26 @@ impl Exporter {
     /// Proves that the session still has its transaction.
     pub async fn check_alive(&self) -> Result<(), Refusal> {
         let alive = self.session.query_one("SELECT 1", &[]).await;
-        alive.map(drop).map_err(|error| self.session.refusal(&error, "keeping the snapshot", None))
+        alive
+            .map(drop)
+            .map_err(|error| self.session.refusal(&error, "keeping the snapshot", None))
     }
 
     /// Compares, in a session that sees the present, each locked table with what the snapshot saw.
     pub async fn compare_with_present(&self) -> Result<(), Refusal> {
         self.check_alive().await?;
         let present = prepared_session(self.session.settings()).await?;
-        let now = Relation::all(&present).await.map_err(|error| reading(&present, &error))?;
-        let now: BTreeSet<(u32, u32, String)> =
-            now.into_iter().map(|relation| (relation.oid, relation.file_node, relation.qualified())).collect();
-        let locked = self.relations.iter().filter(|relation| self.locked.binary_search(&relation.oid).is_ok());
+        let now = Relation::all(&present)
+            .await
+            .map_err(|error| reading(&present, &error))?;
+        let now: BTreeSet<(u32, u32, String)> = now
+            .into_iter()
+            .map(|relation| (relation.oid, relation.file_node, relation.qualified()))
+            .collect();
+        let locked = self
+            .relations
+            .iter()
+            .filter(|relation| self.locked.binary_search(&relation.oid).is_ok());
         for relation in locked {
             if !now.contains(&(relation.oid, relation.file_node, relation.qualified())) {
                 return Err(definitions_changed(&format!(
@@ -137,7 +161,10 @@ pub(super) async fn prepared_session(settings: &ConnectionSettings) -> Result<Se
     if session.server_major() >= 17 {
         sql.push_str("; SET transaction_timeout = 0");
     }
-    session.batch_execute(&sql).await.map_err(|error| session.refusal(&error, "preparing the session", None))?;
+    session
+        .batch_execute(&sql)
+        .await
+        .map_err(|error| session.refusal(&error, "preparing the session", None))?;
     Ok(session)
 }
 
@@ -145,7 +172,10 @@ async fn lock_and_export(session: &Session, steps: &Steps, database: &DatabaseSt
     let before = Relation::all(session).await.map_err(|error| reading(session, &error))?;
     let to_lock = tables_to_lock(steps, database, &before);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    session.batch_execute(begin).await.map_err(|error| session.refusal(&error, "beginning a transaction", None))?;
+    session
+        .batch_execute(begin)
+        .await
+        .map_err(|error| session.refusal(&error, "beginning a transaction", None))?;
     lock(session, &to_lock).await?;
     let (snapshot, taken_at, encoding) = export(session).await?;
     let relations = Relation::all(session).await.map_err(|error| reading(session, &error))?;
@@ -157,7 +187,13 @@ async fn lock_and_export(session: &Session, steps: &Steps, database: &DatabaseSt
         }
     }
     let locked = seen.iter().map(|relation| relation.oid).collect();
-    Ok(Exported { snapshot, relations, locked, taken_at, encoding })
+    Ok(Exported {
+        snapshot,
+        relations,
+        locked,
+        taken_at,
+        encoding,
+    })
 }
 
 fn tables_to_lock<'a>(steps: &Steps, database: &DatabaseSteps, relations: &'a [Relation]) -> Vec<&'a Relation> {
@@ -168,9 +204,15 @@ fn tables_to_lock<'a>(steps: &Steps, database: &DatabaseSteps, relations: &'a [R
 /// One statement per batch, by the simple protocol: nothing here may take the transaction's snapshot.
 async fn lock(session: &Session, tables: &[&Relation]) -> Result<(), Attempt> {
     let timeout = format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis());
-    session.batch_execute(&timeout).await.map_err(|error| session.refusal(&error, "locking the tables", None))?;
+    session
+        .batch_execute(&timeout)
+        .await
+        .map_err(|error| session.refusal(&error, "locking the tables", None))?;
     for batch in tables.chunks(LOCK_BATCH) {
-        let names: Vec<String> = batch.iter().map(|relation| format!("ONLY {}", relation.qualified())).collect();
+        let names: Vec<String> = batch
+            .iter()
+            .map(|relation| format!("ONLY {}", relation.qualified()))
+            .collect();
         let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
         if let Err(error) = session.batch_execute(&sql).await {
             return Err(lock_failed(session, batch, &error).await);
@@ -184,7 +226,11 @@ async fn lock(session: &Session, tables: &[&Relation]) -> Result<(), Attempt> {
 
 async fn lock_failed(session: &Session, batch: &[&Relation], error: &tokio_postgres::Error) -> Attempt {
     // A table, or its schema, is gone since it was listed; or something else took its name.
-    let gone = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::WRONG_OBJECT_TYPE];
+    let gone = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::WRONG_OBJECT_TYPE,
+    ];
     if error.code().is_some_and(|code| gone.contains(code)) {
         return Attempt::Again(sqlstate::text(error));
     }
@@ -199,7 +245,9 @@ async fn lock_failed(session: &Session, batch: &[&Relation], error: &tokio_postg
 
 /// A lock could not be had in time; `blocker` has it, or waits for it.
 pub(super) fn blocked(blocker: Option<Blocker>) -> Refusal {
-    let who = blocker.as_ref().map_or_else(|| "another session holds a lock".to_owned(), Blocker::to_string);
+    let who = blocker
+        .as_ref()
+        .map_or_else(|| "another session holds a lock".to_owned(), Blocker::to_string);
     let seconds = LOCK_TIMEOUT.as_secs();
     let refusal = Refusal::temporary(
         reasons::DEFINITIONS_CHANGED,
@@ -214,7 +262,10 @@ pub(super) fn blocked(blocker: Option<Blocker>) -> Refusal {
 
 async fn export(session: &Session) -> Result<(String, f64, String), Refusal> {
     let sql = "SELECT pg_export_snapshot(), extract(epoch FROM clock_timestamp())::float8, current_setting('server_encoding')";
-    let row = session.query_one(sql, &[]).await.map_err(|error| session.refusal(&error, "exporting the snapshot", None))?;
+    let row = session
+        .query_one(sql, &[])
+        .await
+        .map_err(|error| session.refusal(&error, "exporting the snapshot", None))?;
     let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
     read().map_err(|error: tokio_postgres::Error| session.refusal(&error, "exporting the snapshot", None))
 }
@@ -223,7 +274,12 @@ async fn export(session: &Session) -> Result<(String, f64, String), Refusal> {
 async fn held_locks(session: &Session) -> Result<BTreeSet<u32>, tokio_postgres::Error> {
     let sql = "SELECT relation FROM pg_locks WHERE locktype = 'relation' AND granted AND pid = pg_backend_pid() \
         AND mode = 'AccessShareLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    session.query(sql, &[]).await?.iter().map(|row| row.try_get(0)).collect()
+    session
+        .query(sql, &[])
+        .await?
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect()
 }
 
 /// How what the snapshot sees of a table differs from what is locked and there now.

@@ -50,7 +50,11 @@ pub(super) async fn gather(
         }
     }
     Ok(Found {
-        findings: Findings { server, client, databases },
+        findings: Findings {
+            server,
+            client,
+            databases,
+        },
         settings: session.settings().clone(),
         tools,
     })
@@ -104,7 +108,10 @@ async fn contents(plan: &BackupPlan, server: &Server, settings: &ConnectionSetti
         schemas: schemas(&session, plan.schemas.names()).await.map_err(failed)?,
         tables: tables(plan, &relations),
     };
-    let size = session.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(failed)?;
+    let size = session
+        .query_one("SELECT pg_database_size(current_database())", &[])
+        .await
+        .map_err(failed)?;
     contents.bytes = unsigned(size.try_get(0).map_err(failed)?);
     if !server.superuser && selection.takes_everything() {
         contents.subscriptions = subscriptions(&session).await.map_err(failed)?;
@@ -118,8 +125,11 @@ async fn contents(plan: &BackupPlan, server: &Server, settings: &ConnectionSetti
 fn of_relations(selection: &Selection<'_>, relations: &[Relation]) -> Contents {
     let mut contents = Contents::default();
     let mut closed_schemas = BTreeSet::new();
-    let chosen: BTreeSet<u32> =
-        relations.iter().filter(|relation| selection.includes(relation)).map(|relation| relation.oid).collect();
+    let chosen: BTreeSet<u32> = relations
+        .iter()
+        .filter(|relation| selection.includes(relation))
+        .map(|relation| relation.oid)
+        .collect();
     for relation in relations {
         let locks = selection.locks(relation);
         let stores_value = selection.stores_value(relation, &chosen);
@@ -150,14 +160,21 @@ fn of_relations(selection: &Selection<'_>, relations: &[Relation]) -> Contents {
 async fn schemas(session: &Session, names: &[String]) -> Result<Vec<String>, tokio_postgres::Error> {
     let sql = "SELECT nspname::text FROM pg_namespace \
         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND nspname::text = ANY ($1) ORDER BY 1";
-    session.query(sql, &[&names]).await?.iter().map(|row| row.try_get(0)).collect()
+    session
+        .query(sql, &[&names])
+        .await?
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect()
 }
 
 fn tables(plan: &BackupPlan, relations: &[Relation]) -> Vec<TableName> {
     let names = plan.tables.names().iter().chain(&plan.exclude_table_data);
     let known = |table: &&TableName| {
         let of_name = |relation: &Relation| relation.schema == table.schema && relation.name == table.name;
-        relations.iter().any(|relation| of_name(relation) && !relation.of_extension)
+        relations
+            .iter()
+            .any(|relation| of_name(relation) && !relation.of_extension)
     };
     names.filter(known).cloned().collect()
 }
@@ -166,7 +183,12 @@ fn tables(plan: &BackupPlan, relations: &[Relation]) -> Vec<TableName> {
 async fn subscriptions(session: &Session) -> Result<Vec<String>, tokio_postgres::Error> {
     let sql = "SELECT subname::text FROM pg_subscription \
         WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1";
-    session.query(sql, &[]).await?.iter().map(|row| row.try_get(0)).collect()
+    session
+        .query(sql, &[])
+        .await?
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect()
 }
 
 /// `has_largeobject_privilege` came with PostgreSQL 18.
@@ -177,7 +199,11 @@ WHERE current_setting('lo_compat_privileges') = 'off' AND NOT pg_has_role(l.lomo
         WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))";
 
 async fn unreadable_large_objects(session: &Session) -> Result<u64, tokio_postgres::Error> {
-    session.query_one(UNREADABLE_LARGE_OBJECTS, &[]).await?.try_get(0).map(unsigned)
+    session
+        .query_one(UNREADABLE_LARGE_OBJECTS, &[])
+        .await?
+        .try_get(0)
+        .map(unsigned)
 }
 
 /// Sizes and counts of PostgreSQL are never negative.

@@ -12,6 +12,7 @@ mod pg_dump;
 mod pre_data;
 mod relations;
 mod selection;
+mod shim;
 mod text_object;
 mod turn;
 mod watch;
@@ -96,7 +97,12 @@ pub async fn run(plan: &BackupPlan, context: &Context) -> Result<Done, Failed> {
 
 fn refused(context: &Context, refusal: Refusal) -> Failed {
     context.reporter.step_failed(PREFLIGHT, refusal.message.clone());
-    context.reporter.condition(conditions::PREFLIGHT_PASSED, Some(false), &refusal.reason, refusal.message.clone());
+    context.reporter.condition(
+        conditions::PREFLIGHT_PASSED,
+        Some(false),
+        &refusal.reason,
+        refusal.message.clone(),
+    );
     Failed {
         refusal,
         step: Some(PREFLIGHT.into()),
@@ -119,7 +125,8 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
     let steps = backup_steps::decide(plan, &findings)?;
     let store = store::open(&plan.storage, references).await?;
     store.check_access(true).await?;
-    let tools = tools.ok_or_else(|| Refusal::permanent(reasons::CLIENT_TOOLS_MISSING, "No client programs were found."))?;
+    let tools =
+        tools.ok_or_else(|| Refusal::permanent(reasons::CLIENT_TOOLS_MISSING, "No client programs were found."))?;
     for warning in &steps.warnings {
         reporter.warn(warning.clone());
     }
@@ -131,10 +138,16 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
         location: Some(store.location()),
         foreign_servers: Vec::new(),
     });
-    let state = if plan.dry_run { StepState::Planned } else { StepState::Pending };
+    let state = if plan.dry_run {
+        StepState::Planned
+    } else {
+        StepState::Pending
+    };
     reporter.plan(steps.describe(state), steps.hash());
     let contents = findings.databases.values();
-    let (bytes, tables) = contents.fold((0, 0), |(bytes, tables), found| (bytes + found.bytes, tables + found.tables_with_data));
+    let (bytes, tables) = contents.fold((0, 0), |(bytes, tables), found| {
+        (bytes + found.bytes, tables + found.tables_with_data)
+    });
     reporter.expect(bytes, tables);
     let passed = "The server and the store have what the backup needs.";
     reporter.condition(conditions::PREFLIGHT_PASSED, Some(true), reasons::SUCCEEDED, passed);
@@ -156,7 +169,10 @@ impl BackupRun<'_> {
         let turn = self.or_stopped(Turn::take(&self.settings, &self.plan.run)).await?;
         if let Some(artifact) = self.or_stopped(find_finished(self.store.as_ref(), self.plan)).await? {
             self.skip_all("An earlier attempt of this run had stored it.");
-            let message = format!("An earlier attempt had stored the backup; all of its objects are there. {}", sentence(&artifact));
+            let message = format!(
+                "An earlier attempt had stored the backup; all of its objects are there. {}",
+                sentence(&artifact)
+            );
             return Ok((artifact, message));
         }
         let result = self.or_stopped(self.back_up()).await;
@@ -182,7 +198,9 @@ impl BackupRun<'_> {
         if let Err(error) = remove_after_failure(self.store.as_ref(), &self.steps.snapshot).await {
             tracing::warn!("what was stored could not be removed: {error}");
             if refusal.class != FailureClass::Interrupted {
-                refusal.message.push_str(" Unfinished objects are left in the store, without a manifest.");
+                refusal
+                    .message
+                    .push_str(" Unfinished objects are left in the store, without a manifest.");
             }
         }
         refusal
@@ -192,7 +210,9 @@ impl BackupRun<'_> {
         remove_leftovers(self.store.as_ref(), &self.steps.snapshot).await?;
         let mut contents = Contents::default();
         for database in &self.steps.databases {
-            contents.databases.push(self.back_up_database(database, &mut contents.server).await?);
+            contents
+                .databases
+                .push(self.back_up_database(database, &mut contents.server).await?);
         }
         let reporter = &self.context.reporter;
         reporter.step_started(names::GLOBALS);
@@ -208,7 +228,7 @@ impl BackupRun<'_> {
     async fn back_up_database(
         &self,
         database: &DatabaseSteps,
-        server: &mut Option<manifest::ServerContents>,
+        server: &mut Option<shim::ServerContents>,
     ) -> Result<DatabaseContents, Refusal> {
         let settings = self.settings.with_database(&database.name);
         let mut blocked: Option<Blocker> = None;
@@ -218,7 +238,10 @@ impl BackupRun<'_> {
                 Ok(contents) => return Ok(contents),
                 Err(DumpError::Failed(refusal)) => return Err(refusal),
                 Err(DumpError::Blocked(blocker)) => {
-                    tracing::info!(database = database.name, "{blocker}, and pg_dump waited behind it: begins again");
+                    tracing::info!(
+                        database = database.name,
+                        "{blocker}, and pg_dump waited behind it: begins again"
+                    );
                     blocked = Some(blocker);
                 }
             }
@@ -231,7 +254,14 @@ impl BackupRun<'_> {
         let step = names::of_database(names::SNAPSHOT, &database.name);
         reporter.step_started(&step);
         let exporter = Exporter::open(settings, &self.steps, database).await?;
-        reporter.step_done(&step, format!("{} tables are locked; snapshot {}.", exporter.locked().len(), exporter.snapshot));
+        reporter.step_done(
+            &step,
+            format!(
+                "{} tables are locked; snapshot {}.",
+                exporter.locked().len(),
+                exporter.snapshot
+            ),
+        );
         Ok(exporter)
     }
 
@@ -239,14 +269,17 @@ impl BackupRun<'_> {
         &self,
         database: &DatabaseSteps,
         exporter: &Exporter,
-        server: &mut Option<manifest::ServerContents>,
+        server: &mut Option<shim::ServerContents>,
     ) -> Result<DatabaseContents, DumpError> {
         let reporter = &self.context.reporter;
         let step = names::of_database(names::DUMP, &database.name);
         reporter.step_started(&step);
         let archive = dump::dump(self, database, exporter).await?;
         self.warn_of_messages(&archive.messages);
-        reporter.step_done(&step, format!("{} rows in {} bytes.", archive.summary.rows(), archive.object.size));
+        reporter.step_done(
+            &step,
+            format!("{} rows in {} bytes.", archive.summary.rows(), archive.object.size),
+        );
         let pre_data = if self.steps.has_pre_data() {
             let step = names::of_database(names::PRE_DATA, &database.name);
             reporter.step_started(&step);
@@ -256,7 +289,7 @@ impl BackupRun<'_> {
         } else {
             None
         };
-        Ok(manifest::describe(self, database, exporter, archive, pre_data, server).await?)
+        Ok(manifest::describe(exporter, database, archive, pre_data, server).await?)
     }
 
     /// What a client program had to say although it succeeded is for the reader to judge.
@@ -273,7 +306,12 @@ impl BackupRun<'_> {
     }
 
     fn databases(&self) -> String {
-        let names: Vec<String> = self.steps.databases.iter().map(|database| format!("{:?}", database.name)).collect();
+        let names: Vec<String> = self
+            .steps
+            .databases
+            .iter()
+            .map(|database| format!("{:?}", database.name))
+            .collect();
         names.join(", ")
     }
 }
@@ -287,6 +325,10 @@ fn sentence(artifact: &Artifact) -> String {
         databases,
         manifest_sha256: _,
     } = artifact;
-    let databases = if databases.len() == 1 { "1 database".into() } else { format!("{} databases", databases.len()) };
+    let databases = if databases.len() == 1 {
+        "1 database".into()
+    } else {
+        format!("{} databases", databases.len())
+    };
     format!("Stored {rows} rows of {databases} in {bytes} bytes at {location}.")
 }

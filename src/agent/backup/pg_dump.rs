@@ -31,7 +31,11 @@ pub(super) fn arguments(
     snapshot: &str,
     server_encoding: &str,
 ) -> Result<Vec<String>, Refusal> {
-    let encoding = if server_encoding == NO_ENCODING { NO_ENCODING } else { "UTF8" };
+    let encoding = if server_encoding == NO_ENCODING {
+        NO_ENCODING
+    } else {
+        "UTF8"
+    };
     let mut arguments = vec![
         "--format=custom".to_owned(),
         format!("--encoding={encoding}"),
@@ -51,7 +55,10 @@ pub(super) fn arguments(
     if names.iter().map(|name| name.len() + 1).sum::<usize>() > NAMES_LIMIT_BYTES {
         return Err(Refusal::permanent(
             reasons::INVALID_SPEC,
-            format!("The backup chooses {} tables and schemas by name, more than pg_dump's command line takes.", names.len()),
+            format!(
+                "The backup chooses {} tables and schemas by name, more than pg_dump's command line takes.",
+                names.len()
+            ),
         )
         .hint("Choose by schema, or choose the smaller part with exclude in place of include."));
     }

@@ -131,10 +131,15 @@ impl<'a> Selection<'a> {
         let by_oid: BTreeMap<u32, &Relation> = relations.iter().map(|relation| (relation.oid, relation)).collect();
         let tables = |option: &str, oids: &BTreeSet<u32>| -> Vec<String> {
             let chosen = oids.iter().filter_map(|oid| by_oid.get(oid));
-            chosen.map(|relation| format!("{option}={}", relation.qualified())).collect()
+            chosen
+                .map(|relation| format!("{option}={}", relation.qualified()))
+                .collect()
         };
         let schemas = |option: &str, names: &[String]| -> Vec<String> {
-            names.iter().map(|name| format!("{option}={}", quote::identifier(name))).collect()
+            names
+                .iter()
+                .map(|name| format!("{option}={}", quote::identifier(name)))
+                .collect()
         };
         let mut arguments = match self.schemas {
             Choice::All => Vec::new(),
@@ -155,7 +160,10 @@ impl<'a> Selection<'a> {
 
 /// The relations of these names, and of partitioned ones all partitions.
 fn with_partitions(names: &[TableName], relations: &[Relation]) -> BTreeSet<u32> {
-    let named: BTreeSet<(&str, &str)> = names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).collect();
+    let named: BTreeSet<(&str, &str)> = names
+        .iter()
+        .map(|table| (table.schema.as_str(), table.name.as_str()))
+        .collect();
     let mut partitions: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for relation in relations {
         if let Some(parent) = relation.partition_of {

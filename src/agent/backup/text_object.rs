@@ -36,7 +36,10 @@ async fn copy(mut running: RunningProgram, upload: &mut dyn Upload) -> Result<St
         loop {
             buffer.reserve(BUFFER_BYTES);
             let read = output.read_buf(&mut buffer).await.map_err(|error| {
-                Refusal::temporary(reasons::INTERNAL, format!("A client program's output could not be read: {error}."))
+                Refusal::temporary(
+                    reasons::INTERNAL,
+                    format!("A client program's output could not be read: {error}."),
+                )
             })?;
             if read == 0 {
                 break;
@@ -44,6 +47,9 @@ async fn copy(mut running: RunningProgram, upload: &mut dyn Upload) -> Result<St
             upload.write(buffer.split().freeze()).await?;
         }
     }
-    let output = running.wait(&CancellationToken::new()).await.and_then(|output| output.require_success());
+    let output = running
+        .wait(&CancellationToken::new())
+        .await
+        .and_then(|output| output.require_success());
     Ok(output.map_err(|error| error.refusal(reasons::DUMP_FAILED))?.stderr)
 }

@@ -27,7 +27,10 @@ impl Turn {
         let failed = |error: tokio_postgres::Error| session.refusal(&error, "taking the turn of this run", None);
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let row = session.query_one("SELECT pg_try_advisory_lock($1)", &[&key(run)]).await.map_err(failed)?;
+            let row = session
+                .query_one("SELECT pg_try_advisory_lock($1)", &[&key(run)])
+                .await
+                .map_err(failed)?;
             if row.try_get(0).map_err(failed)? {
                 return Ok(Self { _session: session });
             }

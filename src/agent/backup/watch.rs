@@ -34,7 +34,10 @@ impl Watch {
                 Err(_) => {
                     return Refusal::temporary(
                         reasons::CONNECTION_LOST,
-                        format!("The session that holds the snapshot has not answered for {} seconds.", ANSWER.as_secs()),
+                        format!(
+                            "The session that holds the snapshot has not answered for {} seconds.",
+                            ANSWER.as_secs()
+                        ),
                     )
                     .hint("Check the network and the server; the next attempt comes by itself.");
                 }
@@ -49,7 +52,9 @@ impl Watch {
         if let Some(blocker) = blockers::find(session, exporter.locked()).await.map_err(lost)? {
             *self.blocker.lock().unwrap_or_else(PoisonError::into_inner) = Some(blocker);
         }
-        let stuck = blockers::find_stuck(session, exporter.taken_at, STUCK_SECONDS).await.map_err(lost)?;
+        let stuck = blockers::find_stuck(session, exporter.taken_at, STUCK_SECONDS)
+            .await
+            .map_err(lost)?;
         match stuck {
             None => Ok(()),
             Some(blocker) => Err(Refusal::temporary(

@@ -1,0 +1,202 @@
+//! `manifest.json`: what was stored and where it came from; written last, when every object is proved to be there.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::BackupRun;
+use super::artifact::check_objects;
+use super::dump::StoredArchive;
+use super::exporter::Exporter;
+use super::shim as catalog;
+use super::shim::ServerContents;
+use crate::api::reasons;
+use crate::api::status::Artifact;
+use crate::plan::Refusal;
+use crate::plan::backup::BackupPlan;
+use crate::plan::backup_steps::DatabaseSteps;
+use crate::store::manifest::{
+    BackupReference, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest,
+    Omission, SelectionManifest, ToolManifest,
+};
+use crate::store::{self, StoredObject, layout};
+
+/// What the backup has gathered for its manifest.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Read under the first database's snapshot.
+    pub server: Option<ServerContents>,
+    pub databases: Vec<DatabaseContents>,
+    pub globals: Option<StoredObject>,
+}
+
+/// One database and its objects.
+pub(super) struct DatabaseContents {
+    manifest: DatabaseManifest,
+    objects: Vec<ObjectManifest>,
+    omissions: Vec<Omission>,
+}
+
+/// Describes a database under the snapshot that was dumped, and counts what was stored of it.
+pub(super) async fn describe(
+    exporter: &Exporter,
+    database: &DatabaseSteps,
+    archive: StoredArchive,
+    pre_data: Option<StoredObject>,
+    server: &mut Option<ServerContents>,
+) -> Result<DatabaseContents, Refusal> {
+    let session = exporter.session();
+    if server.is_none() {
+        *server = Some(catalog::server(session).await?);
+    }
+    let (mut manifest, omissions) = catalog::database(session).await?;
+    let mut objects = vec![ObjectManifest::new(
+        archive.object.clone(),
+        ObjectKind::Archive,
+        Some(&database.name),
+    )];
+    objects.extend(pre_data.map(|object| ObjectManifest::new(object, ObjectKind::PreData, Some(&database.name))));
+    count(&mut manifest, &archive)?;
+    manifest.stripped_credentials = archive.stripped;
+    Ok(DatabaseContents {
+        manifest,
+        objects,
+        omissions,
+    })
+}
+
+/// Enters the rows of each table. A table that was stored and is not described would be lost to the checks of a restore.
+fn count(manifest: &mut DatabaseManifest, archive: &StoredArchive) -> Result<(), Refusal> {
+    let StoredArchive {
+        object: _,
+        toc,
+        summary,
+        rows,
+        stripped: _,
+        messages: _,
+    } = archive;
+    let header = u64::try_from(toc.to_bytes().len()).unwrap_or_default();
+    for (oid, count) in rows {
+        let Some(relation) = manifest.relations.iter_mut().find(|relation| relation.oid == *oid) else {
+            return Err(Refusal::permanent(
+                reasons::INTERNAL,
+                format!("The table with OID {oid} was stored, but is not described in the manifest."),
+            ));
+        };
+        relation.rows = Some(*count);
+        let entry = toc
+            .entries
+            .iter()
+            .find(|entry| entry.catalog_oid == *oid && entry.description == "TABLE DATA");
+        let block = entry.and_then(|entry| summary.blocks.iter().find(|block| block.dump_id == entry.dump_id));
+        relation.data = block.map(|block| DataManifest {
+            dump_id: block.dump_id,
+            offset: header + block.offset,
+            stored_bytes: block.stored_bytes,
+            bytes: block.bytes,
+        });
+    }
+    manifest.large_objects = summary.large_objects();
+    manifest.rows = summary.rows();
+    manifest.tables = rows.len() as u64;
+    manifest.uncompressed_bytes = summary.bytes();
+    Ok(())
+}
+
+/// Proves that every object is in the store, and writes the manifest.
+pub(super) async fn commit(run: &BackupRun<'_>, contents: Contents) -> Result<Artifact, Refusal> {
+    let manifest = assemble(run, contents)?;
+    if let Some(damage) = check_objects(run.store.as_ref(), &manifest).await? {
+        return Err(Refusal::temporary(
+            reasons::STORE_FAILED,
+            format!("The backup was not kept whole: {damage}."),
+        )
+        .hint("Check that nothing else writes to or deletes from the storage; the next attempt comes by itself."));
+    }
+    let bytes = manifest.to_bytes()?;
+    let artifact = artifact_of(&manifest, &bytes, &run.store.location());
+    store::put(run.store.as_ref(), &layout::manifest(&manifest.snapshot), bytes.into()).await?;
+    Ok(artifact)
+}
+
+fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal> {
+    let Contents {
+        server,
+        databases,
+        globals,
+    } = contents;
+    let ServerContents {
+        server,
+        roles,
+        memberships,
+        role_settings,
+        tablespaces,
+        mut omissions,
+    } = server.ok_or_else(|| Refusal::permanent(reasons::INTERNAL, "The backup has no database."))?;
+    let mut objects: Vec<ObjectManifest> = globals
+        .map(|object| ObjectManifest::new(object, ObjectKind::Globals, None))
+        .into_iter()
+        .collect();
+    let mut described = Vec::new();
+    for database in databases {
+        objects.extend(database.objects);
+        omissions.extend(database.omissions);
+        described.push(database.manifest);
+    }
+    let BackupPlan { run: of, .. } = run.plan;
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        snapshot: run.steps.snapshot.clone(),
+        backup: BackupReference {
+            namespace: of.namespace.clone(),
+            name: of.name.clone(),
+            uid: of.uid.clone(),
+        },
+        started: run.started,
+        completed: Timestamp::now(),
+        tools: ToolManifest {
+            pgrescue: env!("CARGO_PKG_VERSION").into(),
+            client_version: run.tools.version.clone(),
+            client_major: run.tools.major,
+        },
+        data_format: DataFormat::Custom,
+        selection: SelectionManifest {
+            sections: run.steps.sections,
+            schemas: run.plan.schemas.clone(),
+            tables: run.plan.tables.clone(),
+            exclude_table_data: run.plan.exclude_table_data.clone(),
+            unlogged_table_data: run.steps.unlogged_table_data,
+            compression: run.steps.compression.clone(),
+            foreign_credentials: run.steps.foreign_credentials,
+            role_passwords: run.steps.role_passwords,
+        },
+        server,
+        roles,
+        memberships,
+        role_settings,
+        tablespaces,
+        databases: described,
+        objects,
+        omissions,
+        warnings: run.context.reporter.status().warnings,
+    })
+}
+
+/// What the status says of a backup.
+pub(super) fn artifact_of(manifest: &Manifest, bytes: &[u8], location: &str) -> Artifact {
+    let objects: u64 = manifest.objects.iter().map(|object| object.size).sum();
+    Artifact {
+        snapshot: manifest.snapshot.clone(),
+        location: format!(
+            "{location}/{}",
+            layout::snapshot_prefix(&manifest.snapshot).trim_end_matches('/')
+        ),
+        bytes: objects + bytes.len() as u64,
+        rows: manifest.databases.iter().map(|database| database.rows).sum(),
+        databases: manifest
+            .databases
+            .iter()
+            .map(|database| database.name.clone())
+            .collect(),
+        manifest_sha256: hex::encode(Sha256::digest(bytes)),
+    }
+}
