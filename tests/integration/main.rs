@@ -10,5 +10,6 @@ mod parts;
 
 mod archive;
 mod parts_are_real;
+mod backup;
 mod stock_round_trip;
 mod store;

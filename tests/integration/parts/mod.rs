@@ -20,7 +20,7 @@ use std::sync::{Mutex, OnceLock};
 
 pub use certificates::Certificates;
 pub use pgbouncer::PgBouncer;
-pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode};
+pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quoted};
 pub use s3::S3Server;
 pub use toxiproxy::Toxiproxy;
 
