@@ -221,13 +221,20 @@ impl Objects {
             .arg(file.path())
             .output()
             .expect("pg_restore is installed");
-        assert!(output.status.success(), "pg_restore: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "pg_restore: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
 /// A role that may log in and nothing else, dropped with the server.
 fn create_role(server: &PostgresServer, name: &str, attributes: &str) {
-    server.psql("postgres", &format!("CREATE ROLE {name} LOGIN PASSWORD '{ROLE_PASSWORD}' {attributes}"));
+    server.psql(
+        "postgres",
+        &format!("CREATE ROLE {name} LOGIN PASSWORD '{ROLE_PASSWORD}' {attributes}"),
+    );
 }
 
 const ROLE_PASSWORD: &str = "canary:role of a test";

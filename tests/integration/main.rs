@@ -11,5 +11,6 @@ mod parts;
 mod archive;
 mod parts_are_real;
 mod backup;
+mod parts_are_real;
 mod stock_round_trip;
 mod store;

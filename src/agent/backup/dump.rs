@@ -8,7 +8,6 @@ use super::completeness::{self, RowCounts};
 use super::exporter::Exporter;
 use super::pg_dump;
 use super::selection::Selection;
-use super::shim as foreign;
 use super::watch::Watch;
 use crate::agent::progress::Reporter;
 use crate::api::backup::ForeignCredentials;
@@ -17,8 +16,8 @@ use crate::api::status::FailureClass;
 use crate::plan::Refusal;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::archive::{ArchiveError, ArchiveReader, DataProgress, DataSummary, Toc};
+use crate::postgres::foreign::{self, StrippedCredential};
 use crate::postgres::program::{Program, RunningProgram};
-use crate::store::manifest::StrippedCredential;
 use crate::store::{StoreError, StoredObject, Upload, layout};
 
 /// An archive in the store.
@@ -96,10 +95,7 @@ async fn store(
     };
     let mut toc = reader.toc().clone();
     completeness::check_contents(&toc, selection, &exporter.relations)?;
-    let stripped = match run.steps.foreign_credentials {
-        ForeignCredentials::Strip => foreign::strip_credentials(&mut toc)?,
-        ForeignCredentials::Keep => Vec::new(),
-    };
+    let stripped = strip(run, &mut toc)?;
     let mut upload = run
         .store
         .create(&layout::archive(&run.steps.snapshot, &database.name))
@@ -134,6 +130,29 @@ async fn store(
             Err(refusal.into())
         }
     }
+}
+
+/// Takes out what may not be stored, and warns of what cannot be taken out.
+fn strip(run: &BackupRun<'_>, toc: &mut Toc) -> Result<Vec<StrippedCredential>, Refusal> {
+    // pg_dump writes a mapping whose options it may not see as one without options.
+    let mut stripped = if run.superuser {
+        Vec::new()
+    } else {
+        foreign::mappings_without_options(toc)?
+    };
+    if run.steps.foreign_credentials == ForeignCredentials::Strip {
+        stripped.extend(foreign::strip_credentials(toc)?);
+    }
+    for credential in stripped.iter().filter(|credential| credential.unknown) {
+        run.context.reporter.warn(format!(
+            "The options of the {} are not in the backup: the role of the backup may not see them.",
+            credential.holder
+        ));
+    }
+    for warning in foreign::plain_credentials(toc) {
+        run.context.reporter.warn(format!("{warning}."));
+    }
+    Ok(stripped)
 }
 
 /// Sends the changed table of contents and the unchanged data.

@@ -56,7 +56,7 @@ pub(super) async fn describe(
     )];
     objects.extend(pre_data.map(|object| ObjectManifest::new(object, ObjectKind::PreData, Some(&database.name))));
     count(&mut manifest, &archive)?;
-    manifest.stripped_credentials = archive.stripped;
+    // manifest.stripped_credentials = archive.stripped;
     Ok(DatabaseContents {
         manifest,
         objects,

@@ -56,6 +56,8 @@ struct BackupRun<'a> {
     /// Lead to the instance that the findings are about.
     settings: ConnectionSettings,
     tools: ToolSet,
+    /// Whether the session's role sees everything.
+    superuser: bool,
     started: Timestamp,
 }
 
@@ -158,6 +160,7 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
         store,
         settings,
         tools,
+        superuser: findings.server.superuser,
         started,
     })
 }

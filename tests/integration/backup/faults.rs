@@ -1,1 +1,163 @@
-//! later
+//! Servers and stores that fail in the middle: no manifest, no orphan part, and the reason.
+
+use std::time::Duration;
+
+use pgrescue::api::reasons;
+use pgrescue::api::status::FailureClass;
+use serde_json::json;
+
+use super::{Ended, Request, in_bucket, in_bucket_of, new_bucket, request, request_as, s3};
+use crate::parts::{Database, PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
+
+/// Rows enough that a dump is under way for a while and an upload has several parts.
+fn load_much(database: &Database<'_>) {
+    database.psql(
+        "CREATE TABLE much AS SELECT i, (SELECT string_agg(md5(i || '/' || j), '') FROM generate_series(1, 30) j) AS body \
+         FROM generate_series(1, 60000) i",
+    );
+}
+
+/// Does `fault` as soon as rows have gone by.
+async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
+    let reporter = request.context.reporter.clone();
+    let in_the_middle = async move {
+        while reporter.status().progress.is_none_or(|progress| progress.rows < 1000) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        fault();
+    };
+    let (ended, ()) = tokio::join!(request.run(), in_the_middle);
+    ended
+}
+
+fn assert_nothing_left(bucket: &str) {
+    assert_eq!(s3().keys(bucket), Vec::<String>::new());
+    assert_eq!(s3().orphan_parts(bucket).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_fails_the_backup_as_temporary() {
+    let server = PostgresServer::start(17);
+    let source = server.create_database("killed");
+    load_much(&source);
+    let bucket = new_bucket();
+    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), || {
+        server.signal("KILL")
+    })
+    .await;
+    let refusal = ended.refusal();
+    assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
+    assert_eq!(refusal.reason, reasons::CONNECTION_LOST, "{refusal:?}");
+    assert_nothing_left(&bucket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_fails_the_backup_as_temporary() {
+    let server = PostgresServer::shared(16);
+    let source = server.create_database("cut");
+    load_much(&source);
+    let toxiproxy = Toxiproxy::start();
+    let proxy = toxiproxy.proxy(server.port);
+    let bucket = new_bucket();
+    let proxied = request_as(
+        SUPERUSER,
+        PASSWORD,
+        proxy.port,
+        &source.name,
+        in_bucket(&bucket),
+        json!({}),
+    );
+    let ended = with_fault(&proxied, || proxy.toggle()).await;
+    let refusal = ended.refusal();
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.class),
+        (reasons::CONNECTION_LOST, FailureClass::Temporary),
+        "{refusal:?}"
+    );
+    assert_nothing_left(&bucket);
+    proxy.toggle();
+    assert_eq!(proxied.again().run().await.artifact().rows, 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_pg_dump_that_is_ended_fails_the_backup_as_temporary() {
+    let server = PostgresServer::shared(15);
+    let source = server.create_database("ended");
+    load_much(&source);
+    let bucket = new_bucket();
+    let end = || {
+        source.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'");
+    };
+    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), end).await;
+    let refusal = ended.refusal();
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.class),
+        (reasons::DUMP_FAILED, FailureClass::Temporary),
+        "{refusal:?}"
+    );
+    assert_nothing_left(&bucket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
+    let server = PostgresServer::shared(18);
+    let source = server.create_database("exporter");
+    load_much(&source);
+    let bucket = new_bucket();
+    let end = || {
+        source.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'");
+    };
+    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), end).await;
+    let refusal = ended.refusal();
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.class),
+        (reasons::CONNECTION_LOST, FailureClass::Temporary),
+        "{refusal:?}"
+    );
+    assert_nothing_left(&bucket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_goes_away_fails_the_backup_without_a_manifest() {
+    let source = PostgresServer::shared(17).create_database("away");
+    load_much(&source);
+    let toxiproxy = Toxiproxy::start();
+    let proxy = toxiproxy.proxy(s3().port);
+    let bucket = new_bucket();
+    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
+    let request = request(&source, in_bucket_of(&endpoint, &bucket), json!({}));
+    let ended = with_fault(&request, || proxy.toggle()).await;
+    assert_eq!(ended.refusal().class, FailureClass::Temporary, "{:?}", ended.refusal());
+    assert!(s3().keys(&bucket).iter().all(|key| !key.ends_with("manifest.json")));
+    // The next attempt, with the store back, removes what could not be removed.
+    proxy.toggle();
+    request.again().run().await.artifact();
+    assert_eq!(s3().orphan_parts(&bucket).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_change_that_holds_its_lock_is_named() {
+    let source = PostgresServer::shared(14).create_database("locked");
+    source.load_plain();
+    let bucket = new_bucket();
+    let other = source.server.connect(&source.name).await;
+    other
+        .batch_execute("SET application_name = 'migration'; BEGIN; ALTER TABLE purchase ADD COLUMN note text")
+        .await
+        .expect("altered");
+    let request = request(&source, in_bucket(&bucket), json!({}));
+    let ended = request.run().await;
+    let refusal = ended.refusal();
+    assert_eq!(
+        (refusal.reason.as_str(), refusal.class),
+        (reasons::DEFINITIONS_CHANGED, FailureClass::Temporary),
+        "{refusal:?}"
+    );
+    assert!(
+        refusal.message.contains("migration") && refusal.message.contains("purchase"),
+        "{refusal:?}"
+    );
+    assert_nothing_left(&bucket);
+    other.batch_execute("COMMIT").await.expect("committed");
+    assert_eq!(request.again().run().await.artifact().rows, 1100);
+}

@@ -19,11 +19,19 @@ async fn everything_comes_back(major: u32) {
     let target = server.create_database_with("restored", "TEMPLATE template0");
     // What was stripped of its connection string cannot be restored as it is.
     let archive_client = objects.manifest(&snapshot).tools.client_major;
-    objects.restore(&snapshot, &source.name, &target, archive_client, &["--no-subscriptions"]);
+    objects.restore(
+        &snapshot,
+        &source.name,
+        &target,
+        archive_client,
+        &["--no-subscriptions"],
+    );
     source.content().assert_same(&target.content());
 
     let manifest = objects.manifest(&snapshot);
-    let database = manifest.database(&source.name).expect("the database is in the manifest");
+    let database = manifest
+        .database(&source.name)
+        .expect("the database is in the manifest");
     assert!(database.rows > 1000);
     assert_eq!(database.rows, artifact.rows);
     for relation in &database.relations {
@@ -35,7 +43,13 @@ async fn everything_comes_back(major: u32) {
         );
         // Of an extension's table a part of the rows is the dump's.
         if relation.extension.is_none() {
-            assert_eq!(source.psql(&sql), rows.to_string(), "{}.{}", relation.schema, relation.name);
+            assert_eq!(
+                source.psql(&sql),
+                rows.to_string(),
+                "{}.{}",
+                relation.schema,
+                relation.name
+            );
         }
     }
     assert_eq!(database.large_objects, 4);
@@ -43,7 +57,12 @@ async fn everything_comes_back(major: u32) {
     for object in &manifest.objects {
         let stored = objects.read(&object.key);
         assert_eq!(stored.len() as u64, object.size);
-        assert_eq!(hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&stored)), object.sha256, "{}", object.key);
+        assert_eq!(
+            hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&stored)),
+            object.sha256,
+            "{}",
+            object.key
+        );
     }
 }
 
@@ -96,7 +115,13 @@ async fn pre_data_and_the_other_sections_make_the_whole() {
     let target = server.create_database_with("restored", "TEMPLATE template0");
     let key = pgrescue::store::layout::pre_data(&request.snapshot(), &source.name);
     target.psql(&String::from_utf8(objects.read(&key)).expect("UTF-8"));
-    objects.restore(&request.snapshot(), &source.name, &target, 18, &["--section=data", "--section=post-data"]);
+    objects.restore(
+        &request.snapshot(),
+        &source.name,
+        &target,
+        18,
+        &["--section=data", "--section=post-data"],
+    );
     source.content().assert_same(&target.content());
     source.schema().assert_same(&target.schema());
 }
@@ -112,12 +137,14 @@ async fn globals_make_the_roles_on_another_server() {
     request.run().await.artifact();
 
     let objects = Objects(folder.path().to_owned());
-    let globals = String::from_utf8(objects.read(&pgrescue::store::layout::globals(&request.snapshot()))).expect("UTF-8");
+    let globals =
+        String::from_utf8(objects.read(&pgrescue::store::layout::globals(&request.snapshot()))).expect("UTF-8");
     let other = PostgresServer::start(17);
     // The superuser is there already.
     let globals = globals.replace("CREATE ROLE postgres;", "");
     other.psql("postgres", &globals);
-    let roles = "SELECT rolname, rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname LIKE 'fixture%' ORDER BY 1";
+    let roles =
+        "SELECT rolname, rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname LIKE 'fixture%' ORDER BY 1";
     assert_eq!(server.psql("postgres", roles), other.psql("postgres", roles));
 }
 
@@ -126,7 +153,9 @@ async fn databases_of_other_encodings_come_back() {
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let server = PostgresServer::with(15).encoding(encoding).start();
         let source = server.create_database("latin");
-        source.psql("SET client_encoding = 'LATIN1'; CREATE TABLE t (id int, body text); SET client_encoding = 'SQL_ASCII'");
+        source.psql(
+            "SET client_encoding = 'LATIN1'; CREATE TABLE t (id int, body text); SET client_encoding = 'SQL_ASCII'",
+        );
         source.psql(r"INSERT INTO t VALUES (1, convert_from('\xe9e8', getdatabaseencoding()))");
         let bucket = new_bucket();
         let request = request(&source, in_bucket(&bucket), json!({}));
