@@ -17,7 +17,7 @@ use crate::plan::Refusal;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::archive::{ArchiveError, ArchiveReader, DataProgress, DataSummary, Toc};
 use crate::postgres::foreign::{self, StrippedCredential};
-use crate::postgres::program::{Program, RunningProgram};
+use crate::postgres::program::{Program, ProgramError, ProgramOutput, RunningProgram};
 use crate::store::{StoreError, StoredObject, Upload, layout};
 
 /// An archive in the store.
@@ -49,6 +49,7 @@ impl<E: Into<Refusal>> From<E> for DumpError {
 enum Broken {
     Archive(ArchiveError),
     Store(StoreError),
+    Halted,
 }
 
 /// Dumps the exporter's snapshot into `archive.dump`.
@@ -71,64 +72,127 @@ pub(super) async fn dump(
         .pipe_stdout();
     let running = program.spawn().map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
     let watch = Watch::default();
-    // What is dropped by the other branch ends by itself: the program is killed, the upload aborted.
+    let halt = run.context.stop.child_token();
+    let storing = Storing {
+        run,
+        database,
+        exporter,
+        watch: &watch,
+        halt: &halt,
+    };
+    let work = storing.store(&selection, running);
+    tokio::pin!(work);
     tokio::select! {
-        stored = store(run, database, exporter, &selection, running, &watch) => stored,
-        refusal = watch.run(exporter) => Err(DumpError::Failed(refusal)),
+        stored = &mut work => stored,
+        refusal = watch.run(exporter) => {
+            // The upload is aborted before the answer is given, so that nothing is left behind it.
+            halt.cancel();
+            let _ = work.await;
+            Err(DumpError::Failed(refusal))
+        }
     }
 }
 
-async fn store(
-    run: &BackupRun<'_>,
-    database: &DatabaseSteps,
-    exporter: &Exporter,
-    selection: &Selection<'_>,
-    mut running: RunningProgram,
-    watch: &Watch,
-) -> Result<StoredArchive, DumpError> {
-    let Some(output) = running.stdout.take() else {
-        return Err(Refusal::permanent(reasons::INTERNAL, "pg_dump was started without a standard output.").into());
-    };
-    let mut reader = match ArchiveReader::open(output).await {
-        Ok(reader) => reader,
-        Err(error) => return Err(not_begun(exporter, running, error, watch).await),
-    };
-    let mut toc = reader.toc().clone();
-    completeness::check_contents(&toc, selection, &exporter.relations)?;
-    let stripped = strip(run, &mut toc)?;
-    let mut upload = run
-        .store
-        .create(&layout::archive(&run.steps.snapshot, &database.name))
-        .await?;
-    let ended = match copy(&toc, &mut reader, upload.as_mut(), &run.context.reporter).await {
-        Ok(()) => end(exporter, running).await,
-        Err(Broken::Store(error)) => Err(error.into()),
-        Err(Broken::Archive(error)) => {
-            drop(reader);
-            abort(upload).await;
-            return Err(broken_off(exporter, running, error).await.into());
+/// One dump on its way into the store.
+struct Storing<'a> {
+    run: &'a BackupRun<'a>,
+    database: &'a DatabaseSteps,
+    exporter: &'a Exporter,
+    watch: &'a Watch,
+    /// Set when the dump is to stop.
+    halt: &'a CancellationToken,
+}
+
+impl Storing<'_> {
+    async fn store(&self, selection: &Selection<'_>, mut running: RunningProgram) -> Result<StoredArchive, DumpError> {
+        let Some(output) = running.stdout.take() else {
+            return Err(Refusal::permanent(reasons::INTERNAL, "pg_dump was started without a standard output.").into());
+        };
+        let opened = tokio::select! {
+            opened = ArchiveReader::open(output) => opened,
+            () = self.halt.cancelled() => return Err(Refusal::interrupted().into()),
+        };
+        let mut reader = match opened {
+            Ok(reader) => reader,
+            Err(error) => return Err(self.not_begun(running, error).await),
+        };
+        let mut toc = reader.toc().clone();
+        completeness::check_contents(&toc, selection, &self.exporter.relations)?;
+        let stripped = strip(self.run, &mut toc)?;
+        let key = layout::archive(&self.run.steps.snapshot, &self.database.name);
+        let mut upload = self.run.store.create(&key).await?;
+        let copied = tokio::select! {
+            copied = copy(&toc, &mut reader, upload.as_mut(), &self.run.context.reporter) => copied,
+            () = self.halt.cancelled() => Err(Broken::Halted),
+        };
+        let summary = reader.summary().cloned();
+        drop(reader);
+        match self.end(running, copied, &toc, summary).await {
+            Ok((messages, summary, rows)) => Ok(StoredArchive {
+                object: upload.finish().await?,
+                toc,
+                summary,
+                rows,
+                stripped,
+                messages,
+            }),
+            Err(refusal) => {
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!("an upload could not be aborted: {error}");
+                }
+                Err(refusal.into())
+            }
         }
-    };
-    let checked = match (ended, reader.summary()) {
-        (Ok(messages), Some(summary)) => {
-            completeness::row_counts(&toc, summary).map(|rows| (messages, summary.clone(), rows))
+    }
+
+    /// pg_dump must have succeeded, the tables must still be those that the snapshot saw, and every entry must have had
+    /// its rows.
+    async fn end(
+        &self,
+        running: RunningProgram,
+        copied: Result<(), Broken>,
+        toc: &Toc,
+        summary: Option<DataSummary>,
+    ) -> Result<(String, DataSummary, RowCounts), Refusal> {
+        let archive_error = match copied {
+            Ok(()) => None,
+            Err(Broken::Halted) => return Err(Refusal::interrupted()),
+            Err(Broken::Store(error)) => return Err(error.into()),
+            Err(Broken::Archive(error)) => Some(error),
+        };
+        let output = running.wait(self.halt).await.and_then(ProgramOutput::require_success);
+        let output = match (output, archive_error) {
+            (Ok(output), None) => output,
+            (output, error) => {
+                self.exporter.check_alive().await?;
+                return Err(in_the_middle(why(output, error)));
+            }
+        };
+        self.exporter.compare_with_present().await?;
+        let summary = summary.ok_or_else(|| Refusal::permanent(reasons::INTERNAL, "The archive was not counted."))?;
+        let rows = completeness::row_counts(toc, &summary)?;
+        Ok((output.stderr, summary, rows))
+    }
+
+    /// pg_dump ended before it wrote a table of contents.
+    async fn not_begun(&self, running: RunningProgram, error: ArchiveError) -> DumpError {
+        let output = running.wait(self.halt).await.and_then(ProgramOutput::require_success);
+        if let Err(lost) = self.exporter.check_alive().await {
+            return lost.into();
         }
-        (Ok(_), None) => Err(Refusal::permanent(reasons::INTERNAL, "The archive was not counted.")),
-        (Err(refusal), _) => Err(refusal),
-    };
-    match checked {
-        Ok((messages, summary, rows)) => Ok(StoredArchive {
-            object: upload.finish().await?,
-            toc,
-            summary,
-            rows,
-            stripped,
-            messages,
-        }),
-        Err(refusal) => {
-            abort(upload).await;
-            Err(refusal.into())
+        match self.watch.blocker() {
+            Some(blocker) => DumpError::Blocked(blocker),
+            None => why(output, Some(error)).into(),
         }
+    }
+}
+
+/// What pg_dump says about its failure tells more than the archive that broke off.
+fn why(output: Result<ProgramOutput, ProgramError>, error: Option<ArchiveError>) -> Refusal {
+    match (output, error) {
+        (Err(failed), _) => failed.refusal(reasons::DUMP_FAILED),
+        (Ok(_), Some(error)) => error.into_refusal(reasons::DUMP_FAILED),
+        (Ok(_), None) => Refusal::permanent(reasons::INTERNAL, "pg_dump ended well and its archive was whole."),
     }
 }
 
@@ -183,67 +247,10 @@ fn tell(reporter: &Reporter, now: DataProgress, told: &mut DataProgress) {
     };
 }
 
-/// pg_dump must have succeeded, and the tables must still be those that the snapshot saw.
-async fn end(exporter: &Exporter, running: RunningProgram) -> Result<String, Refusal> {
-    let output = running
-        .wait(&CancellationToken::new())
-        .await
-        .and_then(|output| output.require_success());
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => {
-            exporter.check_alive().await?;
-            return Err(in_the_middle(error.refusal(reasons::DUMP_FAILED)));
-        }
-    };
-    exporter.compare_with_present().await?;
-    Ok(output.stderr)
-}
-
-/// pg_dump ended before it wrote a table of contents.
-async fn not_begun(exporter: &Exporter, running: RunningProgram, error: ArchiveError, watch: &Watch) -> DumpError {
-    let output = running
-        .wait(&CancellationToken::new())
-        .await
-        .and_then(|output| output.require_success());
-    let refusal = match output {
-        Ok(_) => error.into_refusal(reasons::DUMP_FAILED),
-        Err(failed) => failed.refusal(reasons::DUMP_FAILED),
-    };
-    if let Err(lost) = exporter.check_alive().await {
-        return lost.into();
-    }
-    match watch.blocker() {
-        Some(blocker) => DumpError::Blocked(blocker),
-        None => refusal.into(),
-    }
-}
-
-/// The archive broke off, most often because pg_dump or the server did.
-async fn broken_off(exporter: &Exporter, running: RunningProgram, error: ArchiveError) -> Refusal {
-    let output = running
-        .wait(&CancellationToken::new())
-        .await
-        .and_then(|output| output.require_success());
-    if let Err(lost) = exporter.check_alive().await {
-        return lost;
-    }
-    in_the_middle(match output {
-        Ok(_) => error.into_refusal(reasons::DUMP_FAILED),
-        Err(failed) => failed.refusal(reasons::DUMP_FAILED),
-    })
-}
-
 /// What fails after it began well, such as a connection that was cut, may succeed next time.
 fn in_the_middle(mut refusal: Refusal) -> Refusal {
     if refusal.reason == reasons::DUMP_FAILED {
         refusal.class = FailureClass::Temporary;
     }
     refusal
-}
-
-async fn abort(upload: Box<dyn Upload>) {
-    if let Err(error) = upload.abort().await {
-        tracing::warn!("an upload could not be aborted: {error}");
-    }
 }

@@ -7,13 +7,13 @@ use super::BackupRun;
 use super::artifact::check_objects;
 use super::dump::StoredArchive;
 use super::exporter::Exporter;
-use super::shim as catalog;
-use super::shim::ServerContents;
 use crate::api::reasons;
 use crate::api::status::Artifact;
 use crate::plan::Refusal;
 use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::DatabaseSteps;
+use crate::postgres::catalog::{self, ServerCatalog};
+use crate::postgres::foreign;
 use crate::store::manifest::{
     BackupReference, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest,
     Omission, SelectionManifest, ToolManifest,
@@ -24,7 +24,7 @@ use crate::store::{self, StoredObject, layout};
 #[derive(Default)]
 pub(super) struct Contents {
     /// Read under the first database's snapshot.
-    pub server: Option<ServerContents>,
+    pub server: Option<ServerCatalog>,
     pub databases: Vec<DatabaseContents>,
     pub globals: Option<StoredObject>,
 }
@@ -42,13 +42,13 @@ pub(super) async fn describe(
     database: &DatabaseSteps,
     archive: StoredArchive,
     pre_data: Option<StoredObject>,
-    server: &mut Option<ServerContents>,
+    server: &mut Option<ServerCatalog>,
 ) -> Result<DatabaseContents, Refusal> {
     let session = exporter.session();
     if server.is_none() {
-        *server = Some(catalog::server(session).await?);
+        *server = Some(catalog::read_server(session).await?);
     }
-    let (mut manifest, omissions) = catalog::database(session).await?;
+    let (mut manifest, omissions) = catalog::read_database(session).await?;
     let mut objects = vec![ObjectManifest::new(
         archive.object.clone(),
         ObjectKind::Archive,
@@ -56,7 +56,7 @@ pub(super) async fn describe(
     )];
     objects.extend(pre_data.map(|object| ObjectManifest::new(object, ObjectKind::PreData, Some(&database.name))));
     count(&mut manifest, &archive)?;
-    // manifest.stripped_credentials = archive.stripped;
+    manifest.stripped_credentials = archive.stripped;
     Ok(DatabaseContents {
         manifest,
         objects,
@@ -124,7 +124,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         databases,
         globals,
     } = contents;
-    let ServerContents {
+    let ServerCatalog {
         server,
         roles,
         memberships,

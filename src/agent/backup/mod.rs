@@ -12,7 +12,6 @@ mod pg_dump;
 mod pre_data;
 mod relations;
 mod selection;
-mod shim;
 mod text_object;
 mod turn;
 mod watch;
@@ -37,6 +36,7 @@ use crate::plan::Refusal;
 use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::{self, DatabaseSteps, Steps, names};
 use crate::plan::report::{Done, Failed, Outcome};
+use crate::postgres::catalog::ServerCatalog;
 use crate::postgres::client_tools::ToolSet;
 use crate::postgres::connection::ConnectionSettings;
 use crate::store::{self, Store};
@@ -178,8 +178,7 @@ impl BackupRun<'_> {
             );
             return Ok((artifact, message));
         }
-        let result = self.or_stopped(self.back_up()).await;
-        let result = match result {
+        let result = match self.back_up().await {
             Ok(artifact) => {
                 let message = sentence(&artifact);
                 Ok((artifact, message))
@@ -190,6 +189,7 @@ impl BackupRun<'_> {
         result
     }
 
+    /// For work that leaves nothing behind when it is dropped.
     async fn or_stopped<T>(&self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         tokio::select! {
             result = work => result,
@@ -210,7 +210,8 @@ impl BackupRun<'_> {
     }
 
     async fn back_up(&self) -> Result<Artifact, Refusal> {
-        remove_leftovers(self.store.as_ref(), &self.steps.snapshot).await?;
+        self.or_stopped(remove_leftovers(self.store.as_ref(), &self.steps.snapshot))
+            .await?;
         let mut contents = Contents::default();
         for database in &self.steps.databases {
             contents
@@ -223,7 +224,7 @@ impl BackupRun<'_> {
         reporter.step_done(names::GLOBALS, format!("{} bytes.", globals.size));
         contents.globals = Some(globals);
         reporter.step_started(names::MANIFEST);
-        let artifact = manifest::commit(self, contents).await?;
+        let artifact = self.or_stopped(manifest::commit(self, contents)).await?;
         reporter.step_done(names::MANIFEST, format!("SHA-256 {}.", artifact.manifest_sha256));
         Ok(artifact)
     }
@@ -231,7 +232,7 @@ impl BackupRun<'_> {
     async fn back_up_database(
         &self,
         database: &DatabaseSteps,
-        server: &mut Option<shim::ServerContents>,
+        server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, Refusal> {
         let settings = self.settings.with_database(&database.name);
         let mut blocked: Option<Blocker> = None;
@@ -256,7 +257,7 @@ impl BackupRun<'_> {
         let reporter = &self.context.reporter;
         let step = names::of_database(names::SNAPSHOT, &database.name);
         reporter.step_started(&step);
-        let exporter = Exporter::open(settings, &self.steps, database).await?;
+        let exporter = self.or_stopped(Exporter::open(settings, &self.steps, database)).await?;
         reporter.step_done(
             &step,
             format!(
@@ -272,7 +273,7 @@ impl BackupRun<'_> {
         &self,
         database: &DatabaseSteps,
         exporter: &Exporter,
-        server: &mut Option<shim::ServerContents>,
+        server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, DumpError> {
         let reporter = &self.context.reporter;
         let step = names::of_database(names::DUMP, &database.name);
@@ -292,7 +293,9 @@ impl BackupRun<'_> {
         } else {
             None
         };
-        Ok(manifest::describe(exporter, database, archive, pre_data, server).await?)
+        Ok(self
+            .or_stopped(manifest::describe(exporter, database, archive, pre_data, server))
+            .await?)
     }
 
     /// What a client program had to say although it succeeded is for the reader to judge.

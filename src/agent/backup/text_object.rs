@@ -16,7 +16,11 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(super) async fn store(run: &BackupRun<'_>, key: &str, program: Program) -> Result<StoredObject, Refusal> {
     let running = program.spawn().map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
     let mut upload = run.store.create(key).await?;
-    match copy(running, upload.as_mut()).await {
+    let copied = tokio::select! {
+        copied = copy(running, upload.as_mut()) => copied,
+        () = run.context.stop.cancelled() => Err(Refusal::interrupted()),
+    };
+    match copied {
         Ok(messages) => {
             run.warn_of_messages(&messages);
             Ok(upload.finish().await?)
