@@ -13,7 +13,6 @@ use crate::plan::Refusal;
 use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
-use crate::postgres::foreign;
 use crate::store::manifest::{
     BackupReference, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest,
     Omission, SelectionManifest, ToolManifest,
