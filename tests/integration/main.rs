@@ -9,7 +9,6 @@ mod fixtures;
 mod parts;
 
 mod archive;
-mod parts_are_real;
 mod backup;
 mod parts_are_real;
 mod stock_round_trip;
