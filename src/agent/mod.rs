@@ -1,6 +1,10 @@
 //! The agent: finds, decides and runs the steps of one plan, and tells how it went.
 
 pub mod backup;
+pub mod execute;
+pub mod foreign_servers;
+pub mod kubernetes_status;
+pub mod pod;
 pub mod progress;
 pub mod restore;
 

@@ -38,11 +38,13 @@ use crate::api::reasons;
 use crate::api::status::{FailureClass, StepState};
 use crate::plan::Refusal;
 use crate::plan::report::{Done, Failed, Outcome};
-use crate::plan::restore::RestorePlan;
+use crate::plan::restore::{RestorePlan, SnapshotSource};
 use crate::plan::restore_steps::names;
+use crate::postgres::archive::Toc;
 use attempt::{Attempt, interrupted};
 pub use clean_up::clean_up;
 use prepare::{Prepared, prepare};
+use source::Source;
 
 /// How long undoing may take: a large database takes its time to go.
 const UNDO_TIME: Duration = Duration::from_mins(5);
@@ -216,4 +218,9 @@ fn with_undone(mut refusal: Refusal, undone: &str) -> Refusal {
         refusal.message = format!("{} {undone}", refusal.message);
     }
     refusal
+}
+
+/// The table of contents of a stored backup's archive, as it is stored.
+pub async fn stored_definitions(source: &SnapshotSource, context: &Context) -> Result<Toc, Refusal> {
+    Ok(Source::find(source, context).await?.toc)
 }

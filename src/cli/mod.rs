@@ -1,0 +1,100 @@
+//! The command line: `operator | agent | run | foreign-servers | crds`.
+
+pub mod foreign_servers;
+pub mod manifests;
+pub mod outcome;
+pub mod run;
+pub mod show;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::agent::pod::{self, PodFiles};
+use crate::operator;
+
+/// Exit code of a manifest or an argument that cannot be used; clap uses the same.
+pub const EXIT_USAGE: i32 = 2;
+
+/// Backs up and restores PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "pgrescue", version, about, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0   done, already applied, or planned
+  2   the arguments or a manifest cannot be used
+  10  failed; a retry cannot help
+  11  failed; a retry may help
+  12  stopped before it was done; nothing half done counts";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the controllers.
+    Operator(Box<operator::Settings>),
+    /// Runs one mounted plan in a pod.
+    Agent(PodFiles),
+    /// Runs the resources of a manifest here, without a cluster.
+    Run(run::Arguments),
+    /// Prints the foreign servers of a database or a backup as a `foreignServers:` block.
+    ForeignServers(foreign_servers::Arguments),
+    /// Prints the CustomResourceDefinitions as YAML.
+    Crds,
+}
+
+/// Where a manifest is, shared by the commands that read one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ManifestArguments {
+    /// YAML file with the resource. Secrets, ConfigMaps and PgBackups that it names may stand in the same file or in
+    /// another file of its folder. `${VAR}` and `${VAR:-default}` in string values are taken from the environment.
+    #[arg(short = 'f', long = "filename")]
+    pub file: PathBuf,
+    /// Folder with pg_dump and its companions, searched first.
+    #[arg(long)]
+    pub pg_bin_dir: Option<PathBuf>,
+}
+
+/// Runs the command line and returns the exit code.
+pub async fn main(command_line: CommandLine) -> i32 {
+    match command_line.command {
+        Command::Operator(settings) => {
+            log_as_json();
+            operator::run(*settings).await
+        }
+        Command::Agent(files) => {
+            log_as_json();
+            pod::run(&files).await
+        }
+        Command::Run(arguments) => {
+            log_as_text();
+            Box::pin(run::run(&arguments)).await
+        }
+        Command::ForeignServers(arguments) => {
+            log_as_text();
+            foreign_servers::run(&arguments).await
+        }
+        Command::Crds => outcome::print_or_fail(crate::api::crds::yaml()),
+    }
+}
+
+fn log_as_json() {
+    let filter = EnvFilter::try_from_env("PGRESCUE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn log_as_text() {
+    let filter = EnvFilter::try_from_env("PGRESCUE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
