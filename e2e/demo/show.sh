@@ -14,11 +14,11 @@ die() {
     exit 1
 }
 
-# Seconds since $1, a value of EPOCHREALTIME.
-seconds_since() {
-    local microseconds=$((${EPOCHREALTIME/./} - ${1/./}))
-    printf '%d.%d' $((microseconds / 1000000)) $((microseconds / 100000 % 10))
-}
+# $1 milliseconds
+seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 / 100 % 10)); }
+
+# How long it is since $1, a value of EPOCHREALTIME.
+since() { seconds $(((${EPOCHREALTIME/./} - ${1/./}) / 1000)); }
 
 # Runs a part of the demo with its output in a log, and says how long it took.
 # $1 what it does, $2 name of the log, then the command
@@ -29,7 +29,7 @@ step() {
         tail -n 15 "$log" >&2
         die "failed: $what" "The whole log is $log." "Run make demo again to go on, or make demo-down to remove everything."
     fi
-    printf '%7s s  %s\n' "$(seconds_since "$start")" "$what"
+    printf '%9s  %s\n' "$(since "$start")" "$what"
 }
 
 # $1 bytes
@@ -38,9 +38,10 @@ megabytes() { printf '%d.%d MB' $(($1 / 1000000)) $(($1 / 100000 % 10)); }
 # Shows a run as its status moves, to its end. On a terminal one line that changes,
 # elsewhere a line for each step. $1 kind/name
 follow() {
-    local run=$1 watch phase percent step rows bytes message shown='' line
+    local run=$1 watch watcher phase percent step rows bytes message shown='' line
     local fields='{.status.phase}|{.status.progress.percent}|{.status.progress.step}|{.status.progress.rows}|{.status.progress.bytes}|{.status.conditions[?(@.type=="Ready")].message}{"\n"}'
     exec {watch}< <(exec timeout 600 "$cache/bin/kubectl" --kubeconfig "$kubeconfig" --namespace "$namespace" get "$run" --watch --output jsonpath="$fields" 2>&1)
+    watcher=$!
     while IFS='|' read -r -u $watch phase percent step rows bytes message; do
         line=$(printf '  %-24s %-9s' "$run" "$phase")
         case $phase in
@@ -55,6 +56,7 @@ follow() {
         fi
         case $phase in Succeeded | AlreadyApplied | Planned | Failed) break ;; esac
     done
+    kill "$watcher"
     exec {watch}<&-
     if [ -t 1 ]; then printf '\n'; fi
     [ "$phase" = Succeeded ] || explain_failure "$run"
@@ -67,15 +69,15 @@ explain_failure() {
     job=$(kubectl get "$1" --output jsonpath='{.status.job.name}')
     die "$1 did not succeed: $hint" \
         "its log:          $kubectl_of_user logs job/$job" \
-        "the operator's:   $kubectl_of_user --namespace $operator_namespace logs deployment/pgrescue" \
+        "the operator's:   $kubectl_of_user --namespace $operator_namespace logs deployment/pgrescue-operator" \
         "docs/troubleshooting.md explains each reason."
 }
 
 # The steps of a run with how long each took. $1 kind/name
 show_steps() {
     kubectl get "$1" --output json | jq -r '.status.steps[] |
-        [(if .durationMilliseconds then (.durationMilliseconds / 100 | round / 10 | tostring) else "-" end), .name, .message // ""] | @tsv' |
-        while IFS=$'\t' read -r seconds step message; do
-            printf '%7s s  %-26s %s\n' "$seconds" "$step" "$message"
+        [.durationMilliseconds // 0, .name, .message // ""] | @tsv' |
+        while IFS=$'\t' read -r milliseconds step message; do
+            printf '%9s  %-18s %s\n' "$(seconds "$milliseconds")" "$step" "$message"
         done
 }

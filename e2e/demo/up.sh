@@ -62,6 +62,13 @@ forget_earlier_run() {
     query staging postgres postgres "DROP DATABASE IF EXISTS \"${database//\"/\"\"}\" WITH (FORCE)"
 }
 
+# The rows of the billing servers say which of them they come from. $1 server, $2 database
+who_answers() {
+    local answer
+    answer=$(query "$1" "$2" app "SELECT count(*) || ' rows of ' || environment FROM remote.invoice GROUP BY environment")
+    printf '  %-11s remote.invoice has %s\n' "$1:" "$answer"
+}
+
 show_results() {
     local database
     database=$(kubectl get pgrestore --output jsonpath='{.items[0].spec.target.database}')
@@ -75,8 +82,8 @@ show_results() {
     kubectl get "$restore" --output json | jq -r '.status.resolved.foreignServers[] |
         "  \(.name)  \(.before.host) -> \(.after.host)", "      \(.userMappings[])"'
     heading "The same foreign table, asked as the role app"
-    say "  production: remote.invoice answers with the rows of: $(query production orders app "$who_answers")"
-    say "  staging:    remote.invoice answers with the rows of: $(query staging "$database" app "$who_answers")"
+    who_answers production orders
+    who_answers staging "$database"
     heading "Objects in the bucket"
     kubectl exec deployment/s3 -- find /data/backups -type f -not -path '*/.sgwtmp/*' -printf '%11s  %P\n'
 }
@@ -111,7 +118,7 @@ fi
 command -v go >/dev/null || die "go is missing; Kubernetes and the S3 server are built from source" "Install Go 1.26 or later: https://go.dev/dl"
 mkdir -p "$logs"
 demo_start=$EPOCHREALTIME
-trap wait EXIT # for what still runs beside a step that failed
+trap 'jobs=$(jobs -p); [ -z "$jobs" ] || wait $jobs' EXIT
 
 heading "Preparing"
 say "The first run on a machine builds Kubernetes and pgrescue: about 25 minutes on 2 cores."
@@ -134,4 +141,4 @@ follow "$backup"
 follow "$restore"
 show_results
 what_next
-printf '\nThe whole demo took %s s.\n' "$(seconds_since "$demo_start")"
+printf '\nThe whole demo took %s.\n' "$(since "$demo_start")"
