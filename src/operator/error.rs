@@ -113,6 +113,7 @@ impl Error {
 }
 
 /// What the API server answered; its error would print the whole status.
+#[must_use]
 pub fn answer(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),

@@ -54,6 +54,6 @@ async fn copy(mut running: RunningProgram, upload: &mut dyn Upload) -> Result<St
     let output = running
         .wait(&CancellationToken::new())
         .await
-        .and_then(|output| output.require_success());
+        .and_then(crate::postgres::program::ProgramOutput::require_success);
     Ok(output.map_err(|error| error.refusal(reasons::DUMP_FAILED))?.stderr)
 }

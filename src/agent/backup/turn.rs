@@ -10,7 +10,7 @@ use crate::plan::{Refusal, Run};
 use crate::postgres::connection::{ConnectionSettings, Session};
 
 /// How long the predecessor may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often it is looked for.
 const POLL: Duration = Duration::from_secs(1);

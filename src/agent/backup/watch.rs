@@ -12,7 +12,7 @@ use crate::plan::Refusal;
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// No answer of the exporter for this long means that its connection is gone.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// A session of the dump that has waited this long for a lock will not get it.
 const STUCK_SECONDS: f64 = 60.0;

@@ -173,26 +173,25 @@ pub(super) async fn find_server(
 /// provider and locale is made and rolled back. `CREATE DATABASE` has the last word.
 async fn locale_refusal(session: &Session, locale: &Locale) -> Result<Option<String>, Refusal> {
     let failed = |error: &tokio_postgres::Error| session.refusal(error, "trying the locale of the backup", None);
-    let options = match (locale.provider.as_str(), &locale.locale) {
-        ("icu" | "builtin", Some(name)) => format!("PROVIDER = {}, LOCALE = {}", locale.provider, literal(name)),
-        _ => {
-            let row = session
-                .query_one(
-                    "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()",
-                    &[],
-                )
-                .await
-                .map_err(|error| failed(&error))?;
-            // A libc collation is held against the encoding of the database that it is made in.
-            if row.get::<_, String>(0) != locale.encoding {
-                return Ok(None);
-            }
-            format!(
-                "PROVIDER = libc, LC_COLLATE = {}, LC_CTYPE = {}",
-                literal(&locale.collate),
-                literal(&locale.ctype)
+    let options = if let ("icu" | "builtin", Some(name)) = (locale.provider.as_str(), &locale.locale) {
+        format!("PROVIDER = {}, LOCALE = {}", locale.provider, literal(name))
+    } else {
+        let row = session
+            .query_one(
+                "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()",
+                &[],
             )
+            .await
+            .map_err(|error| failed(&error))?;
+        // A libc collation is held against the encoding of the database that it is made in.
+        if row.get::<_, String>(0) != locale.encoding {
+            return Ok(None);
         }
+        format!(
+            "PROVIDER = libc, LC_COLLATE = {}, LC_CTYPE = {}",
+            literal(&locale.collate),
+            literal(&locale.ctype)
+        )
     };
     session.batch_execute("BEGIN").await.map_err(|error| failed(&error))?;
     let tried = session

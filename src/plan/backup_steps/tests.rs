@@ -134,7 +134,7 @@ fn what_goes_on_with_a_warning_says_so() {
         warnings("", &|_| {}),
         warnings("rolePasswords: Omit", &|f| f.server.reads_role_passwords = false),
         warnings("schemaOnly: true", &|f| {
-            f.databases.get_mut("orders").unwrap().unreadable_large_objects = 1
+            f.databases.get_mut("orders").unwrap().unreadable_large_objects = 1;
         }),
     ];
     assert_eq!(quiet.concat(), "");

@@ -118,13 +118,15 @@ impl TocEntry {
         let copy_statement = read_text(input, size)?;
         let schema = read_text(input, size)?;
         let tablespace = read_text(input, size)?;
-        let table_access_method = match header.version.has_access_methods() {
-            true => read_text(input, size)?,
-            false => None,
+        let table_access_method = if header.version.has_access_methods() {
+            read_text(input, size)?
+        } else {
+            None
         };
-        let relation_kind = match header.version.has_relation_kinds() {
-            true => read_integer(input, size)?,
-            false => 0,
+        let relation_kind = if header.version.has_relation_kinds() {
+            read_integer(input, size)?
+        } else {
+            0
         };
         let owner = read_text(input, size)?;
         let with_oids = read_text(input, size)?;

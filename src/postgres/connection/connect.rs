@@ -247,7 +247,9 @@ impl Attempt<'_> {
         if let Some(source) = TlsError::find(&error, &self.endpoint.host, identity) {
             return ConnectionError::Handshake { endpoint, source };
         }
-        let input_output = error.source().is_some_and(|source| source.is::<io::Error>());
+        let input_output = error
+            .source()
+            .is_some_and(<dyn std::error::Error + 'static>::is::<io::Error>);
         if input_output {
             let source = error
                 .into_source()

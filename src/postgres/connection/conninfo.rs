@@ -112,7 +112,7 @@ fn decode(encoded: &str) -> Result<String, ConninfoError> {
     }
     let decoded = percent_decode_str(encoded).decode_utf8();
     decoded
-        .map(|text| text.into_owned())
+        .map(std::borrow::Cow::into_owned)
         .map_err(|_| ConninfoError::PercentEncoding)
 }
 

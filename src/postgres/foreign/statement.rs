@@ -45,15 +45,14 @@ impl Dialect {
     /// Parses the definition of an entry.
     pub(super) fn parse(&self, entry: &TocEntry) -> Result<Definition, ForeignError> {
         let text = entry.definition.as_ref().map(Text::as_bytes).unwrap_or_default();
-        match std::str::from_utf8(text) {
-            Ok(sql) => self.parse_text(sql, entry.label(), false),
-            Err(_) => {
-                let sql: String = text.iter().copied().map(char::from).collect();
-                if has_long_words(&sql) {
-                    return Err(ForeignError::DefinitionUnreadable { object: entry.label() });
-                }
-                self.parse_text(&sql, entry.label(), true)
+        if let Ok(sql) = std::str::from_utf8(text) {
+            self.parse_text(sql, entry.label(), false)
+        } else {
+            let sql: String = text.iter().copied().map(char::from).collect();
+            if has_long_words(&sql) {
+                return Err(ForeignError::DefinitionUnreadable { object: entry.label() });
             }
+            self.parse_text(&sql, entry.label(), true)
         }
     }
 

@@ -42,7 +42,7 @@ async fn a_server_that_is_killed_fails_the_backup_as_temporary() {
     load_much(&source);
     let bucket = new_bucket();
     let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), || {
-        server.signal("KILL")
+        server.signal("KILL");
     })
     .await;
     let refusal = ended.refusal();

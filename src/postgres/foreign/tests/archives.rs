@@ -67,9 +67,9 @@ pub(super) fn table(
         options(pairs).replace("OPTIONS (", "\nOPTIONS (")
     );
     if !column.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             sql,
-            "ALTER FOREIGN TABLE ONLY {full} ALTER COLUMN \"a b\"{};\n",
+            "ALTER FOREIGN TABLE ONLY {full} ALTER COLUMN \"a b\"{};",
             options(column)
         );
     }
