@@ -7,9 +7,13 @@
 
 mod fixtures;
 mod parts;
+mod reach;
 
 mod archive;
 mod backup;
+mod catalog;
+mod client_programs;
+mod connection;
 mod parts_are_real;
 mod stock_round_trip;
 mod store;

@@ -60,30 +60,20 @@ impl<'a> Reader<'a> {
         self.stream(sql, parameters, &mut row).await.map_err(refused)
     }
 
-    /// Rows that describe. Where they cannot be read, `field` is noted as left out, and the transaction goes on.
+    /// Rows that describe. Where they cannot be read, `field` is noted as left out, and the transaction goes on. Sizes
+    /// and definitions are read under locks on their tables, which a table that the backup does not hold may refuse:
+    /// they are not worth waiting for.
     pub(super) async fn describe(
         &mut self,
         field: &str,
-        sql: &str,
-        parameters: Parameters<'_>,
-        row: impl FnMut(&Row) -> Result<(), tokio_postgres::Error> + Send,
-    ) -> Result<(), Refusal> {
-        self.describe_with(field, None, sql, parameters, row).await
-    }
-
-    /// Like `describe`, with a setting that holds for this query alone.
-    pub(super) async fn describe_with(
-        &mut self,
-        field: &str,
-        setting: Option<&str>,
         sql: &str,
         parameters: Parameters<'_>,
         mut row: impl FnMut(&Row) -> Result<(), tokio_postgres::Error> + Send,
     ) -> Result<(), Refusal> {
         let doing = format!("reading {field}");
         let refused = |error: tokio_postgres::Error| self.session.refusal(&error, &doing, None);
-        let begin = format!("SAVEPOINT pgrescue_catalog; {}", setting.unwrap_or_default());
-        self.session.batch_execute(&begin).await.map_err(refused)?;
+        let begin = "SAVEPOINT pgrescue_catalog; SET LOCAL lock_timeout = '2s'";
+        self.session.batch_execute(begin).await.map_err(refused)?;
         let result = self.stream(sql, parameters, &mut row).await;
         // Rolling back undoes the setting too; a query leaves nothing else behind.
         let end = "ROLLBACK TO SAVEPOINT pgrescue_catalog; RELEASE SAVEPOINT pgrescue_catalog";

@@ -7,19 +7,15 @@ use crate::plan::Refusal;
 use crate::postgres::foreign::OptionOf;
 use crate::store::manifest::{ColumnManifest, ConstraintManifest, IndexManifest};
 
-/// Sizes are taken under locks that a queued ALTER may hold up; they are not worth waiting for.
-const SIZE_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
-
 pub(super) async fn columns(reader: &mut Reader<'_>, relations: &mut Relations) -> Result<(), Refusal> {
     let sql = format!(
         "SELECT a.attrelid, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull, \
                 CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END AS identity, \
                 CASE a.attgenerated WHEN 's' THEN 'STORED' WHEN 'v' THEN 'VIRTUAL' END AS generated, \
-                pg_get_expr(d.adbin, d.adrelid) AS default_expression, a.attfdwoptions AS options, \
+                a.attfdwoptions AS options, \
                 (SELECT l.collname FROM pg_collation l, pg_type t \
                  WHERE t.oid = a.atttypid AND l.oid = a.attcollation AND a.attcollation <> t.typcollation) AS collation \
          FROM (SELECT c.oid {LISTED} AND c.relkind <> 'S') c JOIN pg_attribute a ON a.attrelid = c.oid \
-              LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
          WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
     reader
@@ -28,7 +24,7 @@ pub(super) async fn columns(reader: &mut Reader<'_>, relations: &mut Relations) 
                 name: row.text("name")?,
                 data_type: row.text("type")?,
                 not_null: row.try_get("attnotnull")?,
-                default: row.optional_text("default_expression")?,
+                default: None,
                 identity: row.optional_text("identity")?,
                 generated: row.optional_text("generated")?,
                 collation: row.optional_text("collation")?,
@@ -40,6 +36,47 @@ pub(super) async fn columns(reader: &mut Reader<'_>, relations: &mut Relations) 
                     foreign.column_options.insert(column.name.clone(), options);
                 }
                 relation.columns.push(column);
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Defaults, and the expressions of generated columns.
+pub(super) async fn defaults(reader: &mut Reader<'_>, relations: &mut Relations) -> Result<(), Refusal> {
+    let sql = format!(
+        "SELECT d.adrelid, a.attname AS name, pg_get_expr(d.adbin, d.adrelid) AS expression \
+         FROM (SELECT c.oid {LISTED}) c JOIN pg_attrdef d ON d.adrelid = c.oid \
+              JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+    );
+    reader
+        .describe("databases.relations.columns.default", &sql, &[], |row| {
+            let (name, expression) = (row.text("name")?, row.optional_text("expression")?);
+            let columns = relations
+                .of(row.try_get("adrelid")?)
+                .map(|relation| relation.columns.iter_mut());
+            if let Some(column) = columns.into_iter().flatten().find(|column| column.name == name) {
+                column.default = expression;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Keys of partitioned tables and bounds of partitions.
+pub(super) async fn partitioning(reader: &mut Reader<'_>, relations: &mut Relations) -> Result<(), Refusal> {
+    let sql = format!(
+        "SELECT c.oid, CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END AS bounds, \
+                CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END AS key \
+         {LISTED} AND (c.relispartition OR c.relkind = 'p')"
+    );
+    reader
+        .describe("databases.relations.partitioning", &sql, &[], |row| {
+            let (key, bounds) = (row.optional_text("key")?, row.optional_text("bounds")?);
+            if let Some(relation) = relations.of(row.try_get("oid")?) {
+                let partitioning = relation.partitioning.get_or_insert_default();
+                partitioning.key = key;
+                partitioning.bounds = bounds;
             }
             Ok(())
         })
@@ -101,7 +138,7 @@ pub(super) async fn parents(reader: &mut Reader<'_>, relations: &mut Relations) 
                     JOIN pg_namespace n ON n.oid = p.relnamespace \
                WHERE c.relkind IN ('r', 'p', 'f') ORDER BY i.inhrelid, i.inhseqno";
     reader
-        .describe("databases.relations.partitioning", sql, &[], |row| {
+        .describe("databases.relations.inherits", sql, &[], |row| {
             let (schema, name) = (row.text("schema")?, row.text("name")?);
             let (is_partition, quoted): (bool, String) = (row.try_get("partition")?, row.text("quoted")?);
             let Some(relation) = relations.of(row.try_get("inhrelid")?) else {
@@ -127,7 +164,7 @@ pub(super) async fn sizes(reader: &mut Reader<'_>, relations: &mut Relations) ->
     );
     let field = "databases.relations.totalBytes";
     reader
-        .describe_with(field, Some(SIZE_LOCK_TIMEOUT), &sql, &[], |row| {
+        .describe(field, &sql, &[], |row| {
             let (table, indexes) = (row.count("table_bytes")?, row.count("index_bytes")?);
             let total = row.count("total_bytes")?;
             if let Some(relation) = relations.of(row.try_get("oid")?) {

@@ -10,7 +10,7 @@ use super::reader::{Columns as _, Reader};
 use super::relation_parts;
 use crate::plan::Refusal;
 use crate::postgres::foreign::OptionOf;
-use crate::store::manifest::{ForeignTableManifest, PartitioningManifest, Persistence, RelationKind, RelationManifest};
+use crate::store::manifest::{ForeignTableManifest, Persistence, RelationKind, RelationManifest};
 
 /// Selects the relations that are listed, as `c`, in their schemas `n`.
 pub(super) const LISTED: &str = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -36,8 +36,6 @@ pub(super) async fn read(reader: &mut Reader<'_>) -> Result<Vec<RelationManifest
                 (SELECT amname FROM pg_am a WHERE a.oid = c.relam) AS access_method, \
                 c.relrowsecurity, c.relforcerowsecurity, obj_description(c.oid, 'pg_class') AS comment, \
                 c.reltuples::float8 AS reltuples, c.relpages::bigint AS relpages, \
-                CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END AS partition_key, \
-                CASE WHEN c.relispartition THEN pg_get_expr(c.relpartbound, c.oid) END AS bounds, \
                 (SELECT extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid \
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e' \
                        AND d.refclassid = 'pg_extension'::regclass) AS extension, \
@@ -64,6 +62,8 @@ pub(super) async fn read(reader: &mut Reader<'_>) -> Result<Vec<RelationManifest
     relation_parts::constraints(reader, &mut relations).await?;
     relation_parts::indexes(reader, &mut relations).await?;
     relation_parts::parents(reader, &mut relations).await?;
+    relation_parts::partitioning(reader, &mut relations).await?;
+    relation_parts::defaults(reader, &mut relations).await?;
     relation_parts::sizes(reader, &mut relations).await?;
     relation_parts::maintenance(reader, &mut relations).await?;
     Ok(relations.all)
@@ -72,7 +72,6 @@ pub(super) async fn read(reader: &mut Reader<'_>) -> Result<Vec<RelationManifest
 fn relation(row: &Row) -> Result<RelationManifest, tokio_postgres::Error> {
     let (tuples, pages): (f64, Option<u64>) = (row.try_get("reltuples")?, row.count("relpages")?);
     let pages = pages.unwrap_or(0);
-    let (key, bounds) = (row.optional_text("partition_key")?, row.optional_text("bounds")?);
     let server = row.optional_text("server")?;
     let table_options = row.texts("options")?;
     Ok(RelationManifest {
@@ -92,11 +91,6 @@ fn relation(row: &Row) -> Result<RelationManifest, tokio_postgres::Error> {
         row_security: row.try_get("relrowsecurity")?,
         force_row_security: row.try_get("relforcerowsecurity")?,
         comment: row.optional_text("comment")?,
-        partitioning: (key.is_some() || bounds.is_some()).then(|| PartitioningManifest {
-            key,
-            bounds,
-            ..PartitioningManifest::default()
-        }),
         foreign_table: server.map(|server| ForeignTableManifest {
             server,
             options: shown(OptionOf::Table, &table_options),

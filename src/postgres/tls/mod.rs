@@ -77,13 +77,13 @@ impl TlsSettings {
         self.client_config().map(|_| ())
     }
 
-    /// The configuration of rustls. In mode `require` the chain is checked where root certificates are given, as
-    /// libpq does (manual, "SSL Mode Descriptions"); without, every certificate is taken.
+    /// The configuration of rustls. Where root certificates are given, the chain is checked in every mode, as libpq
+    /// does (libpq, `initialize_SSL`); without them, `allow`, `prefer` and `require` take every certificate.
     pub(super) fn client_config(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let checks = match (self.mode, &self.root) {
             (TlsMode::VerifyFull, _) => Checks::ChainAndName,
-            (TlsMode::VerifyCa, _) | (TlsMode::Require, Some(_)) => Checks::Chain,
+            (TlsMode::VerifyCa, _) | (TlsMode::Allow | TlsMode::Prefer | TlsMode::Require, Some(_)) => Checks::Chain,
             (TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer | TlsMode::Require, _) => Checks::Nothing,
         };
         let roots = match &self.root {
