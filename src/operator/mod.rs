@@ -28,6 +28,9 @@ pub mod status;
 pub mod validate;
 pub mod verdict;
 
+#[cfg(test)]
+mod scenarios;
+
 use std::sync::Arc;
 
 use kube::Client;

@@ -53,7 +53,8 @@ pub async fn release_deleted_pods(client: Client, pods: Api<PartialObjectMeta<Po
         .await;
 }
 
-async fn release_if_unneeded(client: &Client, pod: &ObjectMeta) -> Result<(), Error> {
+/// Lets a pod go that is being deleted, unless its report may still be needed.
+pub async fn release_if_unneeded(client: &Client, pod: &ObjectMeta) -> Result<(), Error> {
     let Some(run) = RunReference::from_metadata(pod) else {
         return Ok(());
     };

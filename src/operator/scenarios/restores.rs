@@ -1,0 +1,80 @@
+//! Restores, which wait for their backups.
+
+use serde_json::json;
+
+use super::cluster::{Backup, Cluster, NAMESPACE, Restore, assert_is, condition, wrong_password};
+use crate::api::conditions::STALLED;
+use crate::api::reasons;
+use crate::api::status::Phase;
+use crate::plan::Plan;
+use crate::plan::report::Outcome;
+
+super::scenarios!(
+    a_restore_waits_for_a_backup_that_is_not_there,
+    a_restore_waits_for_its_backup_and_is_woken_by_its_end,
+    a_failed_backup_fails_its_restores,
+    a_request_that_the_target_remembers_is_already_applied,
+);
+
+async fn a_restore_waits_for_a_backup_that_is_not_there(cluster: &mut Cluster) {
+    cluster.restore("copy", "orders");
+    let status = cluster.reconcile::<Restore>("copy").await;
+    assert_is(&status, Phase::Waiting, reasons::BACKUP_NOT_FOUND);
+    assert_eq!(condition(&status, STALLED), ("False".into(), 1));
+    assert!(status.conditions[0].message.contains("There is no PgBackup \"orders\""));
+    assert_eq!(cluster.server.names("shop/jobs"), [""; 0]);
+    cluster.reconcile::<Restore>("copy").await;
+    assert_eq!(cluster.server.names("shop/events").len(), 1, "waiting is told once");
+}
+
+async fn a_restore_waits_for_its_backup_and_is_woken_by_its_end(cluster: &mut Cluster) {
+    cluster.backup("orders", json!({}));
+    cluster.restore("copy", "orders");
+    let job = cluster.started::<Backup>("orders").await;
+    let status = cluster.reconcile::<Restore>("copy").await;
+    assert_is(&status, Phase::Waiting, reasons::BACKUP_NOT_FINISHED);
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    assert_eq!(cluster.woken.try_recv().unwrap(), (NAMESPACE.into(), "copy".into()));
+    let job = cluster.started::<Restore>("copy").await;
+    let config_map = cluster.server.get(&format!("{NAMESPACE}/configmaps/{job}")).unwrap();
+    let plan = serde_json::from_str(config_map["data"]["plan.json"].as_str().unwrap()).unwrap();
+    let Plan::Restore(plan) = plan else { panic!("{plan:?}") };
+    assert_eq!(plan.source.snapshot.as_deref(), Some("snapshot"));
+    assert_eq!(plan.source.manifest_sha256.as_deref(), Some("abc"));
+    cluster.succeed(&job, Outcome::Succeeded);
+    assert_is(
+        &cluster.reconcile::<Restore>("copy").await,
+        Phase::Succeeded,
+        reasons::SUCCEEDED,
+    );
+}
+
+async fn a_failed_backup_fails_its_restores(cluster: &mut Cluster) {
+    cluster.backup("orders", json!({}));
+    let job = cluster.started::<Backup>("orders").await;
+    cluster.fail(&job, wrong_password());
+    cluster.reconcile::<Backup>("orders").await;
+    cluster.restore("copy", "orders");
+    assert_is(
+        &cluster.reconcile::<Restore>("copy").await,
+        Phase::Failed,
+        reasons::BACKUP_FAILED,
+    );
+    assert_eq!(cluster.server.names("shop/jobs"), [job]);
+}
+
+async fn a_request_that_the_target_remembers_is_already_applied(cluster: &mut Cluster) {
+    cluster.backup("orders", json!({}));
+    let job = cluster.started::<Backup>("orders").await;
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    cluster.restore("copy", "orders");
+    let job = cluster.started::<Restore>("copy").await;
+    cluster.succeed(&job, Outcome::AlreadyApplied);
+    assert_is(
+        &cluster.reconcile::<Restore>("copy").await,
+        Phase::AlreadyApplied,
+        reasons::ALREADY_APPLIED,
+    );
+}
