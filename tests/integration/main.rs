@@ -14,6 +14,7 @@ mod backup;
 mod catalog;
 mod client_programs;
 mod connection;
+mod foreign_rewrite;
 mod parts_are_real;
 mod stock_round_trip;
 mod store;
