@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrescue::api::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
 use pgrescue::api::reasons;
-use pgrescue::postgres::archive::Toc;
+use pgrescue::postgres::archive::{Toc, TocEntry};
 use pgrescue::postgres::foreign::{
     CredentialHolder, ForeignRewriteRequest, StrippedCredential, mappings_without_options, plain_credentials, rewrite,
     servers, strip_credentials,
@@ -254,7 +254,7 @@ fn assert_stripped(toc: &Toc, stripped: &[StrippedCredential]) {
                     .as_ref()
                     .is_some_and(|text| text.lossy().contains(CANARY))
             })
-            .map(|entry| entry.label())
+            .map(TocEntry::label)
             .collect();
         let warned = plain_credentials(toc);
         for label in &left {

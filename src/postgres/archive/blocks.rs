@@ -41,20 +41,20 @@ pub(super) fn read_blocks(feed: &mut Feed, toc: &Toc, counters: &Arc<Counters>) 
     feed.pass_on();
     loop {
         let offset = feed.position() - begin;
-        let kind = match feed.peek().map_err(|error| between(feed, error))? {
+        let kind = match feed.peek().map_err(|error| between(feed, &error))? {
             Some(kind @ (ROWS | LARGE_OBJECTS)) => kind,
             Some(POSITIVE) if awaited.is_empty() => {
-                feed.cut().map_err(|error| between(feed, error))?;
+                feed.cut().map_err(|error| between(feed, &error))?;
                 read_tail(feed, toc)?;
                 break;
             }
             Some(_) => return Err(unexpected(&awaited)),
             None => {
-                feed.cut().map_err(|error| between(feed, error))?;
+                feed.cut().map_err(|error| between(feed, &error))?;
                 break;
             }
         };
-        let dump_id = reading.block_start(feed).map_err(|error| between(feed, error))?;
+        let dump_id = reading.block_start(feed).map_err(|error| between(feed, &error))?;
         let entry = awaited
             .remove(&dump_id)
             .ok_or(ArchiveError::BlockUnexpected { dump_id })?;
@@ -96,7 +96,7 @@ fn read_tail(feed: &mut Feed, toc: &Toc) -> Result<(), ArchiveError> {
             _ => ArchiveError::TailUnexpected,
         },
     })?;
-    let at_end = feed.peek().map_err(|error| between(feed, error))?.is_none();
+    let at_end = feed.peek().map_err(|error| between(feed, &error))?.is_none();
     if at_end && entries == toc.entries {
         Ok(())
     } else {
@@ -114,7 +114,7 @@ fn unexpected(awaited: &BTreeMap<i32, &TocEntry>) -> ArchiveError {
     }
 }
 
-fn between(feed: &mut Feed, error: io::Error) -> ArchiveError {
+fn between(feed: &mut Feed, error: &io::Error) -> ArchiveError {
     if let Some(failure) = feed.take_failure() {
         return ArchiveError::Read(failure);
     }

@@ -181,10 +181,8 @@ fn refuse_unused_parts(
 ) -> Result<(), Refusal> {
     for (number, rule) in rules.iter().enumerate() {
         let of_rule = || {
-            let mine = |(_, assigned): &(&ForeignServer, &Option<&ForeignServerRule>)| {
-                assigned.is_some_and(|assigned| std::ptr::eq(assigned, rule))
-            };
-            servers.iter().zip(assigned).filter(mine).map(|(server, _)| server)
+            let pairs = servers.iter().zip(assigned);
+            pairs.filter_map(|(server, assigned)| assigned.is_some_and(|it| std::ptr::eq(it, rule)).then_some(server))
         };
         for (part, mapping) in rule.user_mappings.iter().enumerate() {
             let user = LocalUser::from(mapping.local_user.as_str());

@@ -150,10 +150,9 @@ pub(super) fn describe(found: &[Found]) -> Vec<ForeignServer> {
                     user: user.clone(),
                     options: shown(OptionOf::UserMapping, own_options(&found.definition)),
                 };
-                let server = servers.iter_mut().find(|candidate| candidate.name == *server);
-                server
-                    .into_iter()
-                    .for_each(|server| server.user_mappings.push(mapping.clone()));
+                if let Some(server) = servers.iter_mut().find(|candidate| candidate.name == *server) {
+                    server.user_mappings.push(mapping);
+                }
             }
             Object::ForeignTable { server, schema, name } => {
                 let table = ForeignTable {
@@ -164,10 +163,9 @@ pub(super) fn describe(found: &[Found]) -> Vec<ForeignServer> {
                         .map(|(column, options)| (column.to_owned(), shown(OptionOf::Table, options)))
                         .collect(),
                 };
-                let server = servers.iter_mut().find(|candidate| candidate.name == *server);
-                server
-                    .into_iter()
-                    .for_each(|server| server.foreign_tables.push(table.clone()));
+                if let Some(server) = servers.iter_mut().find(|candidate| candidate.name == *server) {
+                    server.foreign_tables.push(table);
+                }
             }
             Object::Wrapper { .. } | Object::Subscription { .. } => {}
         }

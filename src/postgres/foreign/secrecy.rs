@@ -60,7 +60,7 @@ const LIBPQ: &[&str] = &[
     "tcp_user_timeout",
 ];
 
-/// Options of `postgres_fdw` besides libpq's (manual, "FDW Options of postgres_fdw").
+/// Options of `postgres_fdw` besides libpq's (manual, appendix on it).
 const POSTGRES_FDW: &[&str] = &[
     "analyze_sampling",
     "async_capable",
@@ -82,7 +82,7 @@ const POSTGRES_FDW: &[&str] = &[
     "use_scram_passthrough",
 ];
 
-/// Options of `file_fdw` (manual, "file_fdw"); not `program`, a command line.
+/// Options of `file_fdw` (manual, appendix on it); not `program`, a command line.
 const FILE_FDW: &[&str] = &[
     "delimiter",
     "encoding",

@@ -22,8 +22,9 @@ pub fn strip_credentials(toc: &mut Toc) -> Result<Vec<StrippedCredential>, Forei
         }
     }
     for (dump_id, sql) in changed {
-        let entry = toc.entries.iter_mut().find(|entry| entry.dump_id == dump_id);
-        entry.into_iter().for_each(|entry| entry.definition = Some(sql.clone()));
+        if let Some(entry) = toc.entries.iter_mut().find(|entry| entry.dump_id == dump_id) {
+            entry.definition = Some(sql);
+        }
     }
     Ok(stripped)
 }
