@@ -158,10 +158,12 @@ async fn foreign_servers_are_listed_with_what_is_no_secret() {
         (options["user"].as_deref(), options["password"].as_ref()),
         (Some("everyone"), None)
     );
-    let without = billing
-        .user_mappings
-        .iter()
-        .find(|mapping| mapping.options.as_ref().is_some_and(|options| options.is_empty()));
+    let without = billing.user_mappings.iter().find(|mapping| {
+        mapping
+            .options
+            .as_ref()
+            .is_some_and(std::collections::BTreeMap::is_empty)
+    });
     assert!(
         without.is_some(),
         "a mapping without options is not an unknown one: {billing:?}"

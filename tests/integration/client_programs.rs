@@ -65,7 +65,7 @@ fn visible(process: u32) -> String {
 /// Waits until the server shows this many sessions with the query.
 fn wait_for_sessions(server: &PostgresServer, like: &str, count: usize) {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%{like}%'");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while server.psql("postgres", &sql).parse::<usize>().expect("a number") < count {
         assert!(Instant::now() < deadline, "no session with {like}");
         std::thread::sleep(Duration::from_millis(20));
@@ -218,7 +218,7 @@ async fn a_parallel_restore_forks_workers_that_read_the_memory_files_too() {
 
     // Killed with what it forked when it is dropped.
     drop(running);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     holder.batch_execute("ROLLBACK").await.expect("the lock goes");
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgrescue' AND query LIKE '%COPY public.%' AND state = 'active'";
     while server.psql("postgres", sql) != "0" {

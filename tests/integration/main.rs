@@ -3,7 +3,12 @@
 //! `parts` starts the servers, `fixtures` holds what the databases are filled
 //! with; every other module is one subject.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
 
 mod fixtures;
 mod parts;

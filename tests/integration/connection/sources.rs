@@ -38,7 +38,7 @@ async fn every_supported_server_is_reached_with_a_password_of_odd_letters() {
 async fn inline_fields_win_over_keys_and_keys_over_the_uri() {
     let server = PostgresServer::shared(16);
     let database = server.create_database("a b%/?");
-    let uri = format!("postgresql://nobody:wrong@127.0.0.1:1/nowhere?application_name=from%20uri&host=127.0.0.1");
+    let uri = "postgresql://nobody:wrong@127.0.0.1:1/nowhere?application_name=from%20uri&host=127.0.0.1".to_string();
     let references = secrets(&[(
         "db",
         &[
