@@ -84,6 +84,7 @@ fn request(database: &Database<'_>, storage: Value, more: Value) -> Request {
     request_as(SUPERUSER, PASSWORD, database.server.port, &database.name, storage, more)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers make the storage for the call")]
 fn request_as(user: &str, password: &str, port: u16, database: &str, storage: Value, more: Value) -> Request {
     let mut spec = json!({"connection": {"secretRef": {"name": "db"}}, "storage": storage});
     merge(&mut spec, more);

@@ -153,7 +153,8 @@ struct Exported {
 
 /// A session without time limits.
 pub(super) async fn prepared_session(settings: &ConnectionSettings) -> Result<Session, Refusal> {
-    let session = settings.connect().await?;
+    // Boxed: the attempts over hosts, addresses and TLS make a large future.
+    let session = Box::pin(settings.connect()).await?;
     let mut sql = SETTINGS.to_owned();
     if session.server_major() >= 14 {
         sql.push_str("; SET idle_session_timeout = 0");

@@ -30,7 +30,7 @@ pub(super) async fn gather(
 ) -> Result<Found, Refusal> {
     let session = prepared_session(settings).await?;
     let pooler = pooler::detect(&session).await?;
-    let pooled = pooler.is_some();
+    let reliable = pooler.is_none();
     let server = server(&session, pooler).await?;
     let tools = client_tools.for_dump(session.server_major());
     let (client, tools) = match tools {
@@ -42,7 +42,7 @@ pub(super) async fn gather(
     };
     let mut databases = BTreeMap::new();
     // Where there is a refusal already, no database is looked at.
-    if !pooled && client.is_ok() {
+    if reliable && client.is_ok() {
         let all = databases_of(&session).await?;
         for name in choose_databases(&plan.databases, settings.database(), &all, &server.role)? {
             let contents = contents(plan, &server, &session.settings().with_database(&name)).await?;

@@ -7,6 +7,7 @@ use super::BackupRun;
 use super::artifact::check_objects;
 use super::dump::StoredArchive;
 use super::exporter::Exporter;
+use crate::agent::progress::Reporter;
 use crate::api::reasons;
 use crate::api::status::Artifact;
 use crate::plan::Refusal;
@@ -15,7 +16,7 @@ use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
     BackupReference, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest,
-    Omission, SelectionManifest, ToolManifest,
+    Omission, RoleSettingManifest, SelectionManifest, ToolManifest,
 };
 use crate::store::{self, StoredObject, layout};
 
@@ -37,6 +38,7 @@ pub(super) struct DatabaseContents {
 
 /// Describes a database under the snapshot that was dumped, and counts what was stored of it.
 pub(super) async fn describe(
+    reporter: &Reporter,
     exporter: &Exporter,
     database: &DatabaseSteps,
     archive: StoredArchive,
@@ -45,7 +47,9 @@ pub(super) async fn describe(
 ) -> Result<DatabaseContents, Refusal> {
     let session = exporter.session();
     if server.is_none() {
-        *server = Some(catalog::read_server(session).await?);
+        let read = catalog::read_server(session).await?;
+        warn_of_role_settings(&read.role_settings, reporter);
+        *server = Some(read);
     }
     let (mut manifest, omissions) = catalog::read_database(session).await?;
     let mut objects = vec![ObjectManifest::new(
@@ -61,6 +65,19 @@ pub(super) async fn describe(
         objects,
         omissions,
     })
+}
+
+/// The catalog withholds the value of a setting that may be a credential; `globals.sql` has it as it is.
+fn warn_of_role_settings(settings: &[RoleSettingManifest], reporter: &Reporter) {
+    for setting in settings
+        .iter()
+        .filter(|setting| setting.value.is_none() && setting.database.is_none())
+    {
+        let RoleSettingManifest { role, name, .. } = setting;
+        reporter.warn(format!(
+            "The setting {name} of the role {role:?} may hold a credential; globals.sql holds it as it is."
+        ));
+    }
 }
 
 /// Enters the rows of each table. A table that was stored and is not described would be lost to the checks of a restore.

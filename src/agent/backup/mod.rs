@@ -235,7 +235,7 @@ impl BackupRun<'_> {
         server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, Refusal> {
         let settings = self.settings.with_database(&database.name);
-        let mut blocked: Option<Blocker> = None;
+        let mut last: Option<Blocker> = None;
         for _ in 0..DUMP_ATTEMPTS {
             let exporter = self.export(&settings, database).await?;
             match self.dump(database, &exporter, server).await {
@@ -246,11 +246,11 @@ impl BackupRun<'_> {
                         database = database.name,
                         "{blocker}, and pg_dump waited behind it: begins again"
                     );
-                    blocked = Some(blocker);
+                    last = Some(blocker);
                 }
             }
         }
-        Err(exporter::blocked(blocked))
+        Err(exporter::blocked(last))
     }
 
     async fn export(&self, settings: &ConnectionSettings, database: &DatabaseSteps) -> Result<Exporter, Refusal> {
@@ -294,7 +294,9 @@ impl BackupRun<'_> {
             None
         };
         Ok(self
-            .or_stopped(manifest::describe(exporter, database, archive, pre_data, server))
+            .or_stopped(manifest::describe(
+                reporter, exporter, database, archive, pre_data, server,
+            ))
             .await?)
     }
 

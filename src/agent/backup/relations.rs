@@ -6,6 +6,7 @@ use crate::postgres::quote;
 
 /// A table, view, materialized view, foreign table or sequence outside the system schemas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of the catalogs")]
 pub(super) struct Relation {
     pub oid: u32,
     pub schema: String,

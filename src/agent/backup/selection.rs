@@ -160,7 +160,7 @@ impl<'a> Selection<'a> {
 
 /// The relations of these names, and of partitioned ones all partitions.
 fn with_partitions(names: &[TableName], relations: &[Relation]) -> BTreeSet<u32> {
-    let named: BTreeSet<(&str, &str)> = names
+    let wanted: BTreeSet<(&str, &str)> = names
         .iter()
         .map(|table| (table.schema.as_str(), table.name.as_str()))
         .collect();
@@ -171,7 +171,7 @@ fn with_partitions(names: &[TableName], relations: &[Relation]) -> BTreeSet<u32>
         }
     }
     let mut found = BTreeSet::new();
-    let of_name = |relation: &&Relation| named.contains(&(relation.schema.as_str(), relation.name.as_str()));
+    let of_name = |relation: &&Relation| wanted.contains(&(relation.schema.as_str(), relation.name.as_str()));
     let mut open: Vec<u32> = relations.iter().filter(of_name).map(|relation| relation.oid).collect();
     while let Some(oid) = open.pop() {
         if found.insert(oid) {

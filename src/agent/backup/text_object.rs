@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::BackupRun;
 use crate::api::reasons;
 use crate::plan::Refusal;
-use crate::postgres::program::{Program, RunningProgram};
+use crate::postgres::program::{Program, ProgramOutput, RunningProgram};
 use crate::store::{StoredObject, Upload};
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -54,6 +54,6 @@ async fn copy(mut running: RunningProgram, upload: &mut dyn Upload) -> Result<St
     let output = running
         .wait(&CancellationToken::new())
         .await
-        .and_then(crate::postgres::program::ProgramOutput::require_success);
+        .and_then(ProgramOutput::require_success);
     Ok(output.map_err(|error| error.refusal(reasons::DUMP_FAILED))?.stderr)
 }

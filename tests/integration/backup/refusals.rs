@@ -241,7 +241,7 @@ async fn a_transaction_pooler_is_refused() {
     let source = plain(PostgresServer::shared(16));
     let pooler = PgBouncer::start_with_transaction_pooling(source.server);
     let bucket = new_bucket();
-    let pooled = request_as(
+    let through_it = request_as(
         SUPERUSER,
         PASSWORD,
         pooler.port,
@@ -249,7 +249,7 @@ async fn a_transaction_pooler_is_refused() {
         in_bucket(&bucket),
         json!({}),
     );
-    assert_permanent(&refused(&pooled, &bucket).await, reasons::POOLER_IN_FRONT);
+    assert_permanent(&refused(&through_it, &bucket).await, reasons::POOLER_IN_FRONT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,8 +262,9 @@ async fn more_tables_than_the_server_has_locks_for_are_refused() {
     let source = server.create_database("many");
     let make = |from: u32, to: u32| {
         let sql = (from..to)
-            .map(|n| format!("CREATE TABLE t{n} ();\n"))
-            .collect::<String>();
+            .map(|n| format!("CREATE TABLE t{n} ();"))
+            .collect::<Vec<_>>()
+            .join("\n");
         source.psql(&sql);
     };
     make(0, 150);
