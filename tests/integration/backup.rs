@@ -2,6 +2,7 @@
 //! backup.
 
 mod choices;
+mod definitions;
 mod faults;
 mod refusals;
 mod retries;

@@ -103,3 +103,109 @@ fn incomplete(relation: &Relation, what: &str) -> Refusal {
     .object(name)
     .hint("The next attempt dumps again; if it ends like this too, report it with the table's definition.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::backup::{BackupPlan, Sections};
+    use crate::postgres::archive::DataBlock;
+    use crate::postgres::archive::sample;
+
+    fn plan() -> BackupPlan {
+        serde_json::from_value(serde_json::json!({
+            "run": {"kind": "PgBackup", "namespace": "n", "name": "n", "uid": "u", "generation": 1,
+                    "created": "2026-01-02T03:04:05Z", "deadlineSeconds": null},
+            "connection": {"parameters": {}}, "databases": "ofConnection", "storage": {"folder": {"path": "/x"}},
+            "sections": "all", "schemas": "all", "tables": "all", "excludeTableData": [],
+            "unloggedTableData": "Exclude", "compression": null, "foreignCredentials": "Strip",
+            "rolePasswords": "Keep", "dryRun": false
+        }))
+        .unwrap()
+    }
+
+    fn table(oid: u32, name: &str) -> Relation {
+        Relation {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            kind: "r".into(),
+            ..Relation::default()
+        }
+    }
+
+    fn definition(dump_id: i32, oid: u32) -> TocEntry {
+        let mut entry = sample::entry(dump_id, "TABLE", "t", "CREATE TABLE t ()");
+        (entry.catalog_table_oid, entry.catalog_oid) = (PG_CLASS, oid);
+        entry
+    }
+
+    fn data(dump_id: i32, oid: u32) -> TocEntry {
+        let mut entry = sample::entry(dump_id, "TABLE DATA", "t", "");
+        (entry.catalog_oid, entry.has_data) = (oid, true);
+        entry
+    }
+
+    fn checked(plan: &BackupPlan, entries: Vec<TocEntry>, relations: &[Relation]) -> Result<(), String> {
+        let selection = Selection::of_plan(plan, relations);
+        check_contents(&sample::toc(entries), &selection, relations).map_err(|refusal| refusal.message)
+    }
+
+    #[test]
+    fn an_archive_that_differs_from_the_catalogs_in_one_table_is_refused() {
+        let relations = [table(100, "a"), table(101, "b")];
+        let whole = || vec![definition(10, 100), data(11, 100), definition(12, 101), data(13, 101)];
+        assert_eq!(checked(&plan(), whole(), &relations), Ok(()));
+        for missing in 0..4 {
+            let mut entries = whole();
+            entries.remove(missing);
+            assert!(checked(&plan(), entries, &relations).unwrap_err().contains("missing"));
+        }
+        assert!(checked(&plan(), whole(), &relations[..1]).unwrap_err().contains("101"));
+    }
+
+    #[test]
+    fn rows_that_should_have_been_left_out_are_refused() {
+        let unlogged = Relation {
+            unlogged: true,
+            ..table(100, "a")
+        };
+        let entries = || vec![definition(10, 100), data(11, 100)];
+        assert!(
+            checked(&plan(), entries(), &[unlogged])
+                .unwrap_err()
+                .contains("should not be")
+        );
+        let schema_only = BackupPlan {
+            sections: Sections::Schema,
+            ..plan()
+        };
+        assert!(
+            checked(&schema_only, entries(), &[table(100, "a")])
+                .unwrap_err()
+                .contains("should not be")
+        );
+    }
+
+    #[test]
+    fn every_table_has_its_own_rows_counted_and_none_goes_without() {
+        let toc = sample::toc(vec![definition(10, 100), data(11, 100), data(13, 101)]);
+        let block = |dump_id, rows| DataBlock {
+            dump_id,
+            rows,
+            large_objects: 0,
+            bytes: 0,
+            stored_bytes: 0,
+            offset: 0,
+        };
+        let counted = |blocks| row_counts(&toc, &DataSummary { blocks });
+        let both = counted(vec![block(13, Some(7)), block(11, Some(0))]).unwrap();
+        assert_eq!(both, RowCounts::from([(100, 0), (101, 7)]));
+        assert!(
+            counted(vec![block(13, Some(7))])
+                .unwrap_err()
+                .message
+                .contains("TABLE DATA")
+        );
+        assert!(counted(vec![block(13, Some(7)), block(11, None)]).is_err());
+    }
+}

@@ -26,4 +26,4 @@ pub use text::Text;
 pub use toc::{ArchiveVersion, Toc};
 
 #[cfg(test)]
-pub(super) mod sample;
+pub(crate) mod sample;

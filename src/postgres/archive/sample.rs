@@ -7,7 +7,7 @@ use super::entry::{Section, TocEntry};
 use super::toc::{ArchiveVersion, Header, Toc};
 
 /// An entry of pre-data without data.
-pub(in crate::postgres) fn entry(dump_id: i32, description: &str, tag: &str, definition: &str) -> TocEntry {
+pub(crate) fn entry(dump_id: i32, description: &str, tag: &str, definition: &str) -> TocEntry {
     TocEntry {
         dump_id,
         has_data: false,
@@ -30,19 +30,19 @@ pub(in crate::postgres) fn entry(dump_id: i32, description: &str, tag: &str, def
 }
 
 impl TocEntry {
-    pub(in crate::postgres) fn needs(mut self, dependencies: &[i32]) -> Self {
+    pub(crate) fn needs(mut self, dependencies: &[i32]) -> Self {
         self.dependencies = dependencies.to_vec();
         self
     }
 
-    pub(in crate::postgres) fn in_schema(mut self, schema: &str) -> Self {
+    pub(crate) fn in_schema(mut self, schema: &str) -> Self {
         self.schema = Some(schema.into());
         self
     }
 }
 
 /// A table of contents in UTF8 with these entries.
-pub(in crate::postgres) fn toc(entries: impl IntoIterator<Item = TocEntry>) -> Toc {
+pub(crate) fn toc(entries: impl IntoIterator<Item = TocEntry>) -> Toc {
     let head = [
         entry(1, "ENCODING", "ENCODING", "SET client_encoding = 'UTF8';\n"),
         entry(
