@@ -223,9 +223,9 @@ pub fn wrong_password() -> Refusal {
 }
 
 /// Value of a condition, with the generation that it is about.
-pub fn condition(status: &RunStatus, r#type: &str) -> (String, i64) {
-    let found = status.conditions.iter().find(|condition| condition.type_ == r#type);
-    let found = found.unwrap_or_else(|| panic!("no condition {} in {status:?}", r#type));
+pub fn condition(status: &RunStatus, kind: &str) -> (String, i64) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+    let found = found.unwrap_or_else(|| panic!("no condition {kind} in {status:?}"));
     (found.status.clone(), found.observed_generation.unwrap())
 }
 

@@ -196,7 +196,7 @@ async fn a_job_that_is_gone_is_not_lost_while_its_pod_runs(cluster: &mut Cluster
         failure: None,
     };
     cluster.server.change("shop/pods/orders-1", |pod| {
-        pod["status"]["containerStatuses"][0]["state"] = terminated(&report)
+        pod["status"]["containerStatuses"][0]["state"] = terminated(&report);
     });
     assert_is(
         &cluster.reconcile::<Backup>("orders").await,

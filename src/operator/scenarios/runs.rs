@@ -71,13 +71,13 @@ async fn a_new_resource_is_in_progress_for_kstatus_from_the_first_reconciliation
     cluster.try_reconcile::<Backup>("orders").await.unwrap();
     let status = cluster.status::<Backup>("orders");
     assert_eq!(status.observed_generation, Some(1));
-    for (r#type, value) in [
+    for (kind, value) in [
         (READY, "False"),
         (RECONCILING, "True"),
         (STALLED, "False"),
         (SUCCEEDED, "Unknown"),
     ] {
-        assert_eq!(condition(&status, r#type), (value.into(), 1), "{}", r#type);
+        assert_eq!(condition(&status, kind), (value.into(), 1), "{kind}");
     }
     let events = cluster.server.names("shop/events");
     assert_eq!(events.len(), 1, "one Event for the transition: {events:?}");
@@ -209,7 +209,7 @@ async fn a_restart_between_name_and_uid_makes_no_second_job(cluster: &mut Cluste
     let job = cluster.started::<Backup>("orders").await;
     let uid = cluster.status::<Backup>("orders").job.unwrap().uid;
     cluster.server.change("shop/pgbackups/orders", |object| {
-        object["status"]["job"]["uid"] = Value::Null
+        object["status"]["job"]["uid"] = Value::Null;
     });
     let after = Cluster::of(cluster.server.clone());
     assert_eq!(after.started::<Backup>("orders").await, job);
