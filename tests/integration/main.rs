@@ -21,5 +21,6 @@ mod client_programs;
 mod connection;
 mod foreign_rewrite;
 mod parts_are_real;
+mod restore;
 mod stock_round_trip;
 mod store;

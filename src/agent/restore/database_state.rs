@@ -16,7 +16,9 @@ const OBJECTS_NAMED: usize = 10;
 /// The database as the shared catalogs have it.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseRow {
-    pub allows_connections: bool,
+    /// Whether it accepts connections. A DROP DATABASE that was cut short leaves one that does not
+    /// (`datconnlimit` -2).
+    pub connectable: bool,
     pub owned: bool,
     pub may_create: bool,
     pub mark: Option<Mark>,
@@ -35,7 +37,7 @@ pub(super) async fn find_row(session: &Session, database: &str) -> Result<Option
         17.. => ("datlocprovider", "datlocale::text", "daticurules::text"),
     };
     let sql = format!(
-        "SELECT datallowconn, pg_has_role(datdba, 'USAGE'), has_database_privilege(oid, 'CREATE'), \
+        "SELECT datallowconn AND datconnlimit <> -2, pg_has_role(datdba, 'USAGE'), has_database_privilege(oid, 'CREATE'), \
              coalesce(shobj_description(oid, 'pg_database'), ''), pg_encoding_to_char(encoding)::text, \
              CASE {provider} WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, \
              datcollate::text, datctype::text, {locale}, {rules} \
@@ -43,7 +45,7 @@ pub(super) async fn find_row(session: &Session, database: &str) -> Result<Option
     );
     let row = session.query_opt(&sql, &[&database]).await.map_err(failed)?;
     Ok(row.map(|row| DatabaseRow {
-        allows_connections: row.get(0),
+        connectable: row.get(0),
         owned: row.get(1),
         may_create: row.get(2),
         mark: Mark::of_comment(row.get(3)),
@@ -70,7 +72,7 @@ pub(super) async fn find(session: &Session, target: &Target, plan: &RestorePlan)
         }
         return of_another_run(session, database, &mark.resource, &mark.run).await;
     }
-    if !row.allows_connections {
+    if !row.connectable {
         return Ok(DatabaseState::Closed);
     }
     let inside = target.connect().await?;
@@ -123,15 +125,18 @@ fn empty(row: &DatabaseRow, extensions: impl Iterator<Item = (String, String)>) 
     }
 }
 
-/// Whoever works on a database of this name holds the advisory lock, in whichever database of the server.
+/// Whoever works on a database of this name holds the advisory lock, in whichever database of the server. This attempt
+/// may hold it itself.
 async fn of_another_run(
     session: &Session,
     database: &str,
     resource: &str,
     run: &str,
 ) -> Result<DatabaseState, Refusal> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
-               AND (classid::bigint << 32) | objid::bigint = $1)";
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks l WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+               AND (classid::bigint << 32) | objid::bigint = $1 \
+               AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid \
+                               AND application_name = current_setting('application_name')))";
     let row = session
         .query_one(sql, &[&mark::lock_key(database)])
         .await

@@ -35,6 +35,8 @@ pub(super) struct Definitions {
     pub needs: Needs,
     /// What the rules make of foreign servers and subscriptions, or why they cannot.
     pub foreign: Result<Foreign, Vec<Refusal>>,
+    /// What is left out.
+    pub warnings: Vec<String>,
 }
 
 /// What the rewrite of foreign servers and subscriptions takes besides the plan.
@@ -77,6 +79,7 @@ impl Definitions {
         let mut properties = Vec::new();
         let mut needs = Needs::default();
         let mut owner = None;
+        let mut warnings = Vec::new();
         for entry in &toc.entries {
             if let Some(part) = SetAside::of(entry, plan, &decoder).await? {
                 aside.insert(entry.dump_id);
@@ -92,7 +95,13 @@ impl Definitions {
                 statements.map_roles(&plan.role_mapping);
                 statements.rename_database(target_database);
                 statements.keep_properties();
-                if !plan.no_privileges {
+                if plan.no_privileges {
+                    for role in statements.drop_settings_of_others(inputs.target_roles) {
+                        warnings.push(format!(
+                            "Settings of the role {role:?} in the database were left out: the target does not have it."
+                        ));
+                    }
+                } else {
                     statements.visit_roles(&mut |role| {
                         needs.roles.entry(role.clone()).or_insert_with(|| entry.label());
                     });
@@ -121,6 +130,7 @@ impl Definitions {
             owner,
             needs,
             foreign,
+            warnings,
         })
     }
 

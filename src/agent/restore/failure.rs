@@ -66,8 +66,10 @@ fn read(stderr: &str) -> Complaint {
                 text.clone_into(&mut complaint.message);
             }
         } else if let Some(statement) = line.strip_prefix("Command was: ") {
-            let rest: Vec<_> = std::iter::once(statement).chain(lines.by_ref()).collect();
-            let whole = rest.join("\n").trim_end().to_owned();
+            // Workers of a parallel restore may have more to say behind it.
+            let rest = lines.by_ref().take_while(|line| !line.starts_with("pg_restore: "));
+            let whole = std::iter::once(statement).chain(rest).collect::<Vec<_>>().join("\n");
+            let whole = whole.trim_end().to_owned();
             complaint.statement = (!whole.ends_with(CUT)).then_some(whole);
         }
     }
@@ -217,7 +219,8 @@ mod tests {
     fn the_entry_the_message_and_the_statement_are_read_and_no_value_of_a_row() {
         let complaint = read(
             "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 4711; 1259 16385 TABLE \"a\nb\" owner\n\
-             pg_restore: error: could not execute query: ERROR:  role \"x\" does not exist\nCommand was: ALTER TABLE \"a\nb\" OWNER TO x;\n\n",
+             pg_restore: error: could not execute query: ERROR:  role \"x\" does not exist\nCommand was: ALTER TABLE \"a\nb\" OWNER TO x;\n\n\
+             pg_restore: error: a worker process died unexpectedly\n",
         );
         assert_eq!(complaint.dump_id, Some(4711));
         assert_eq!(complaint.message, "role \"x\" does not exist");

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS pgrescue.runs (
     snapshot text NOT NULL,
     manifest_sha256 text NOT NULL,
     extensions_before text[] NOT NULL,
+    bring_back text[] NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
     applied_at timestamptz,
     PRIMARY KEY (kind, namespace, name, request_hash)
@@ -44,6 +45,8 @@ pub(super) struct LedgerRow {
     pub applied_at: Option<String>,
     /// Extensions that the database had before the run.
     pub extensions_before: Vec<String>,
+    /// Statements that bring back what the run changes of things that were there.
+    pub bring_back: Vec<String>,
 }
 
 impl LedgerRow {
@@ -74,7 +77,7 @@ pub(super) async fn read(client: &Client) -> Result<Vec<LedgerRow>, tokio_postgr
     }
     let sql = "SELECT kind, namespace, name, request_hash, run, attempt, \
                    CASE state WHEN 'Applied' THEN to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') END, \
-                   extensions_before FROM pgrescue.runs";
+                   extensions_before, bring_back FROM pgrescue.runs";
     let rows = client.query(sql, &[]).await?;
     rows.iter()
         .map(|row| {
@@ -87,6 +90,7 @@ pub(super) async fn read(client: &Client) -> Result<Vec<LedgerRow>, tokio_postgr
                 attempt: row.try_get(5)?,
                 applied_at: row.try_get(6)?,
                 extensions_before: row.try_get(7)?,
+                bring_back: row.try_get(8)?,
             })
         })
         .collect()
@@ -101,13 +105,15 @@ pub(super) async fn begin(
     snapshot: &str,
     manifest_sha256: &str,
     extensions_before: &[String],
+    bring_back: &[String],
 ) -> Result<(), tokio_postgres::Error> {
     transaction.batch_execute(CREATE).await?;
     let Run {
         namespace, name, uid, ..
     } = &plan.run;
     let sql = "INSERT INTO pgrescue.runs (kind, namespace, name, request_hash, run, attempt, state, snapshot, \
-                   manifest_sha256, extensions_before) VALUES ($1, $2, $3, $4, $5, $6, 'Started', $7, $8, $9) \
+                   manifest_sha256, extensions_before, bring_back) \
+               VALUES ($1, $2, $3, $4, $5, $6, 'Started', $7, $8, $9, $10) \
                ON CONFLICT (kind, namespace, name, request_hash) DO UPDATE SET attempt = excluded.attempt \
                WHERE runs.state = 'Started' AND runs.run = excluded.run";
     transaction
@@ -123,6 +129,7 @@ pub(super) async fn begin(
                 &snapshot,
                 &manifest_sha256,
                 &extensions_before,
+                &bring_back,
             ],
         )
         .await?;

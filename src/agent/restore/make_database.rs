@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use tokio_postgres::error::SqlState;
 
 use super::attempt::Attempt;
+use super::before;
 use super::ledger;
 use super::mark::{self, Mark};
 use super::undo;
@@ -141,6 +142,7 @@ fn create_statement(name: &str, locale: &Locale, major: u32) -> String {
 async fn begin(attempt: &mut Attempt<'_>, extensions: &[String]) -> Result<(), Refusal> {
     let mut session = attempt.target.connect().await?;
     let result = async {
+        let bring_back = before::statements(&session).await?;
         let transaction = session.transaction().await?;
         ledger::begin(
             &transaction,
@@ -149,6 +151,7 @@ async fn begin(attempt: &mut Attempt<'_>, extensions: &[String]) -> Result<(), R
             &attempt.source.manifest.snapshot,
             &attempt.source.manifest_sha256,
             extensions,
+            &bring_back,
         )
         .await?;
         transaction.commit().await

@@ -3,6 +3,7 @@
 
 mod analyze;
 mod attempt;
+mod before;
 mod clean_up;
 mod data;
 mod database_state;

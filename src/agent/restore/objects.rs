@@ -130,7 +130,7 @@ pub(super) async fn drop_all(
 }
 
 /// Runs a statement; an error of PostgreSQL is left to the count of what remains, a lost connection is not.
-async fn run_if_possible(client: &Client, statement: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn run_if_possible(client: &Client, statement: &str) -> Result<(), tokio_postgres::Error> {
     match client.batch_execute(statement).await {
         Err(error) if error.as_db_error().is_none() || client.is_closed() => Err(error),
         Err(error) if !sqlstate::is(&error, &SqlState::UNDEFINED_TABLE) => {

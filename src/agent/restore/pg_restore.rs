@@ -16,6 +16,8 @@ pub(super) fn program(attempt: &Attempt<'_>, settings: &ConnectionSettings, sect
     let mut program = Program::new(&attempt.tools, "pg_restore")
         .connect_to(settings, &attempt.target.database)
         .arg("--exit-on-error")
+        // Without it, an error does not name the entry that it is about (12 to 18).
+        .arg("--verbose")
         .arg(format!("--section={section}"));
     if attempt.steps.no_owner {
         program = program.arg("--no-owner");

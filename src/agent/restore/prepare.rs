@@ -142,7 +142,7 @@ async fn find(
         state: database_state::find(session, target, plan).await?,
         needs: definitions.needs.clone(),
         foreign: definitions.foreign.clone(),
-        warnings: Vec::new(),
+        warnings: definitions.warnings.clone(),
     };
     Ok((findings, definitions))
 }

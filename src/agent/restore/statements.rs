@@ -1,7 +1,7 @@
 //! Statements of the archive about the database itself, as syntax trees: its settings, comment and grants. The names of
 //! database and roles are read and replaced in the tree, never in the text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pg_query::protobuf::{GrantStmt, ObjectType, ParseResult, RoleSpec, RoleSpecType, VariableSetKind, a_const};
 use pg_query::{DeparseOptions, Node, NodeEnum, ParserOptions};
@@ -110,6 +110,22 @@ impl Statements {
                 Some(_) => true,
             }
         });
+    }
+
+    /// Leaves out settings of roles that are not there; returns these roles.
+    pub(super) fn drop_settings_of_others(&mut self, roles: &BTreeSet<String>) -> Vec<String> {
+        let mut dropped = Vec::new();
+        self.tree.stmts.retain(|raw| {
+            let node = raw.stmt.as_ref().and_then(|stmt| stmt.node.as_ref());
+            let role = match node {
+                Some(NodeEnum::AlterRoleSetStmt(alter)) => alter.role.as_ref().map(|role| &role.rolename),
+                _ => None,
+            };
+            let missing = role.filter(|role| !role.is_empty() && !roles.contains(*role));
+            dropped.extend(missing.cloned());
+            missing.is_none()
+        });
+        dropped
     }
 
     /// Whether another role speaks some of the statements.

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::database_state::{self, DatabaseRow};
 use super::mark::{self, Mark};
 use super::target::Target;
-use super::{ledger, objects};
+use super::{before, ledger, objects};
 use crate::plan::{Refusal, Run};
 use crate::postgres::connection::Session;
 use crate::postgres::quote::identifier;
@@ -64,7 +64,7 @@ pub(super) async fn undo(
                 ));
             }
         }
-        Some(row) if row.allows_connections => empty(target, run, attempt, &mut undone).await?,
+        Some(row) if row.connectable => empty(target, run, attempt, &mut undone).await?,
         Some(_) | None => {}
     }
     if with_roles {
@@ -82,7 +82,10 @@ pub(super) async fn drop_database(session: &Session, target: &Target, database: 
     let failed = |error: &tokio_postgres::Error| {
         session.refusal(error, &format!("dropping the database {database:?}"), Some(database))
     };
-    drop_subscriptions(target, database).await?;
+    let row = database_state::find_row(session, database).await?;
+    if row.is_some_and(|row| row.connectable) {
+        drop_subscriptions(target, database).await?;
+    }
     // FORCE is of 13 and later; sessions are ended by hand where it is not there or not allowed.
     let quoted = identifier(database);
     if session.server_major() >= 13 {
@@ -144,9 +147,10 @@ async fn empty(target: &Target, run: &Run, attempt: Option<&str>, undone: &mut U
     let Some(begun) = begun else {
         return Ok(());
     };
-    let left = objects::drop_all(&inside, ledger::SCHEMA, &begun.extensions_before)
+    let mut left = objects::drop_all(&inside, ledger::SCHEMA, &begun.extensions_before)
         .await
         .map_err(failed)?;
+    left.extend(before::bring_back(&inside, &begun.bring_back).await.map_err(failed)?);
     if left.is_empty() {
         ledger::forget(&inside, run).await.map_err(failed)?;
         undone

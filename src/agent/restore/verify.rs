@@ -72,6 +72,9 @@ fn report(attempt: &Attempt<'_>, counted: usize, hidden: &[String]) -> String {
 
 /// Counts the rows of every table that should have some, each by itself, without its children.
 async fn count(attempt: &Attempt<'_>, database: &DatabaseManifest) -> Result<BTreeMap<Table, Count>, Refusal> {
+    let session = attempt.target.connect().await?;
+    let conditions = extension_conditions(&session).await;
+    let conditions = conditions.map_err(|error| session.refusal(&error, "reading the tables of extensions", None))?;
     let tables: Vec<(Table, String)> = database
         .relations
         .iter()
@@ -86,7 +89,8 @@ async fn count(attempt: &Attempt<'_>, database: &DatabaseManifest) -> Result<BTr
         })
         .collect();
     let counts = workers::for_each(attempt, tables, async |session, (table, owner)| {
-        let count = count_one(session, &table, &owner).await.map_err(|error| {
+        let condition = conditions.get(&table).map_or("", String::as_str);
+        let count = count_one(session, &table, condition, &owner).await.map_err(|error| {
             let name = qualified(&table.0, &table.1);
             session.refusal(&error, &format!("counting the rows of {name}"), Some(&name))
         })?;
@@ -102,8 +106,28 @@ fn is_counted(relation: &RelationManifest) -> bool {
     relation.rows.is_some() && !ledger
 }
 
-async fn count_one(session: &Session, table: &Table, owner: &str) -> Result<Count, tokio_postgres::Error> {
-    let sql = format!("SELECT count(*) FROM ONLY {}", qualified(&table.0, &table.1));
+/// Which rows of an extension's tables are a user's: the `WHERE` that the extension gave (manual,
+/// `pg_extension_config_dump`). pg_dump stores these rows alone; the others come with the extension.
+async fn extension_conditions(session: &Session) -> Result<BTreeMap<Table, String>, tokio_postgres::Error> {
+    let sql = "SELECT nspname::text, relname::text, condition FROM pg_extension, \
+                   unnest(extconfig, extcondition) AS config (oid, condition) \
+               JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = relnamespace";
+    let rows = session.query(sql, &[]).await?;
+    rows.iter()
+        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
+        .collect()
+}
+
+async fn count_one(
+    session: &Session,
+    table: &Table,
+    condition: &str,
+    owner: &str,
+) -> Result<Count, tokio_postgres::Error> {
+    let sql = format!(
+        "SELECT count(*) FROM ONLY {} {condition}",
+        qualified(&table.0, &table.1)
+    );
     // With row_security off, a policy that would hide rows is an error instead of a smaller count.
     let before = "BEGIN READ ONLY; SET LOCAL row_security = off; SET LOCAL search_path = pg_catalog";
     let as_owner = format!("{before}; SET LOCAL ROLE {}", identifier(owner));
