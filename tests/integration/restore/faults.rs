@@ -21,7 +21,7 @@ fn filled(server: &PostgresServer) -> Database<'_> {
 
 /// Waits until a step of the run is under way.
 async fn step_runs(request: &Request, name: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let status = request.reporter.status();
         let runs = status
