@@ -25,7 +25,7 @@ use crate::plan::restore::RestorePlan;
 use crate::plan::restore_findings::{DatabaseState, Findings};
 use crate::plan::restore_steps::{Decision, Steps, decide};
 use crate::postgres::connection::Session;
-use crate::store::manifest::secret_options;
+use crate::postgres::foreign::{OptionOf, is_secret};
 
 /// What follows from the findings.
 pub(super) enum Prepared<'a> {
@@ -171,7 +171,7 @@ async fn read_secrets(plan: &RestorePlan, context: &Context) -> Result<Secrets, 
         let secret = context.references.secret(&name).await?;
         for (key, value) in &secret {
             use secrecy::ExposeSecret as _;
-            if !value.expose_secret().is_empty() && !secret_options::is_harmless(key, value.expose_secret()) {
+            if !value.expose_secret().is_empty() && is_secret(OptionOf::UserMapping, key, value.expose_secret()) {
                 masked.push(value.clone());
             }
         }

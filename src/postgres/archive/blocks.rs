@@ -204,12 +204,10 @@ impl Blocks<'_> {
             let algorithm = self.header.compression.algorithm();
             let mut decoder = libpgdump::compress::decompressor(algorithm, &mut chunks).map_err(into_io)?;
             loop {
-                let length = match decoder.read(&mut self.buffer) {
-                    Ok(0) => break,
-                    Ok(length) => length,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(chunks_error(error)),
-                };
+                let length = fill(&mut decoder, &mut self.buffer).map_err(chunks_error)?;
+                if length == 0 {
+                    break;
+                }
                 bytes += length as u64;
                 let lines = lines(&self.buffer[..length]);
                 self.counters.decoded(length as u64, lines);
@@ -218,6 +216,20 @@ impl Blocks<'_> {
         chunks.finish()?;
         Ok(bytes)
     }
+}
+
+/// Reads until the buffer is full or the stream ends: without compression, a chunk is but one row.
+fn fill(decoder: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match decoder.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// A decoder that runs out of input inside an intact block has been given damaged data, not a cut archive: a cut is

@@ -24,6 +24,12 @@ pub enum ForeignError {
         /// Which object.
         object: String,
     },
+    /// The new value is none that PostgreSQL could store.
+    #[error("{object} is given a value with a NUL character, which PostgreSQL cannot store")]
+    ValueWithNul {
+        /// Which object.
+        object: String,
+    },
     /// A rule names a column that the foreign table does not have.
     #[error("{object} has no column {column:?}")]
     ColumnMissing {
@@ -51,6 +57,11 @@ impl From<ForeignError> for Refusal {
             | ForeignError::RewriteChangesMore { object } => refusal
                 .object(object)
                 .hint("Leave the server out (drop it with a rule), or report the definition as a bug of pgrescue."),
+            ForeignError::ValueWithNul { object } => {
+                let mut refusal = refusal.object(object);
+                refusal.reason = reasons::INVALID_SPEC.into();
+                refusal.hint("Remove the NUL character from the rule or from the Secret that it names.")
+            }
             ForeignError::ColumnMissing { object, .. } => {
                 let mut refusal = refusal.object(object);
                 refusal.reason = reasons::FOREIGN_SERVER_RULE_UNUSED.into();

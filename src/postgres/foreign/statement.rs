@@ -147,8 +147,14 @@ impl Definition {
         }
     }
 
-    /// Refuses a new text that the archive's encoding may spell with other bytes than UTF-8 does.
+    /// Refuses a new text that the archive's encoding may spell with other bytes than UTF-8 does, or that PostgreSQL
+    /// cannot store.
     pub(super) fn check_encoding(&self, text: &str) -> Result<(), ForeignError> {
+        if text.contains('\0') {
+            return Err(ForeignError::ValueWithNul {
+                object: self.object.clone(),
+            });
+        }
         let utf8 = self
             .dialect
             .encoding

@@ -5,7 +5,6 @@ mod database;
 mod foreign;
 mod object;
 mod relation;
-pub mod secret_options;
 mod server;
 
 use jiff::Timestamp;

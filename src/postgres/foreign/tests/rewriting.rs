@@ -189,6 +189,19 @@ fn a_value_that_the_archives_encoding_may_spell_otherwise_is_refused() {
 }
 
 #[test]
+fn a_secret_with_a_nul_character_is_refused_and_not_cut() {
+    let mut toc = toc([server(20, "s", "postgres_fdw", &[]), mapping(21, "app", "s", &[])]);
+    let asked = Asked::rules("[{match: {name: s}, userMappings: [{localUser: app, secretRef: {name: s}}]}]")
+        .secret("s", &[("password", "be\0hind")])
+        .roles(&["app"]);
+    let refusal = rewrite(&mut toc, &asked.request()).unwrap_err();
+    assert_eq!(
+        refusal.message,
+        "USER MAPPING USER MAPPING app SERVER s is given a value with a NUL character, which PostgreSQL cannot store"
+    );
+}
+
+#[test]
 fn a_column_that_does_not_exist_is_refused() {
     let mut toc = example();
     let asked = Asked::rules(
