@@ -220,7 +220,11 @@ async fn a_cut_archive_is_an_error_wherever_it_is_cut() {
         let source = server.create_database("cut");
         source.load_plain();
         let archive = dump_redirected(&source, major);
-        let (toc, data, _) = read(archive.clone()).await.expect("whole");
+        let (toc, data, summary) = read(archive.clone()).await.expect("whole");
+        let head = toc.to_bytes().len();
+        let begins = |offset: u64| head + usize::try_from(offset).expect("small");
+        let between_blocks: Vec<_> = summary.blocks.iter().map(|block| begins(block.offset)).collect();
+        assert!(between_blocks.len() > 1);
         let whole = toc.to_bytes().len() + data.len();
         if major >= 16 {
             assert!(
@@ -229,8 +233,8 @@ async fn a_cut_archive_is_an_error_wherever_it_is_cut() {
             );
         }
         // Every byte near what has a meaning of its own, and steps elsewhere.
-        let interesting =
-            |cut: usize| cut < 400 || cut.abs_diff(whole) < 40 || cut.is_multiple_of(23) || archive.len() - cut < 20;
+        let marks = [&between_blocks[..], &[0, whole, archive.len()]].concat();
+        let interesting = |cut: usize| cut % 23 == 0 || marks.iter().any(|mark| cut.abs_diff(*mark) < 40);
         for cut in (0..archive.len()).filter(|cut| interesting(*cut) && *cut != whole) {
             let Err(error) = read(archive[..cut].to_vec()).await else {
                 panic!(
