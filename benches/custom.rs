@@ -82,11 +82,7 @@ impl Bench<'_> {
         let tools = parts::client_folder(MAJOR);
         machine::row("server", &self.server.psql("postgres", "SELECT version()"));
         machine::row("pg_dump", &machine::version(&tools.join("pg_dump"), "--version"));
-        let versitygw = parts::cache().join("bin/versitygw");
-        machine::row(
-            "store",
-            &format!("versitygw {}, loopback", machine::version(&versitygw, "--version")),
-        );
+        machine::row("store", &format!("versitygw {}, loopback", parts::version("versitygw")));
         machine::row(
             "upload",
             &format!("rclone rcat, {}", machine::version(&self.rclone, "version")),
@@ -94,7 +90,7 @@ impl Bench<'_> {
         machine::row("database", &format!("{} MB", size / 1_000_000));
         machine::row("stock", "pg_dump -Fc --compress=zstd:1 | rclone rcat");
         machine::row(
-            "pgrescue",
+            "backup",
             "pgrescue run -f backup.yaml, Zstd level 1, foreignCredentials Strip",
         );
     }
@@ -111,6 +107,7 @@ impl Bench<'_> {
             .arg(parts::client_folder(MAJOR))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        forget_aws(&mut command);
         let run = measured::run(&mut command);
         let keys = self.store.keys(BUCKET);
         assert!(
@@ -128,7 +125,7 @@ impl Bench<'_> {
         // One shell for both ends of the pipe; the names come as arguments, so nothing has to be quoted.
         let mut pipe = Command::new("bash");
         pipe.args(["-o", "pipefail", "-c"])
-            .arg("\"$1\" -Fc --compress=zstd:1 | \"$2\" rcat --s3-no-check-bucket \"$3\"")
+            .arg("\"$1\" -Fc --compress=zstd:1 | \"$2\" rcat --quiet --s3-no-check-bucket \"$3\"")
             .arg("bash")
             .args([program, self.rclone.clone().into_os_string()])
             .arg(format!("store:{BUCKET}/stock.dump"))
@@ -149,6 +146,7 @@ impl Bench<'_> {
         ] {
             pipe.env(format!("RCLONE_CONFIG_STORE_{name}"), value);
         }
+        forget_aws(&mut pipe);
         let run = measured::run(&mut pipe);
         self.check_and_remove();
         run
@@ -208,6 +206,13 @@ impl Bench<'_> {
         ];
         // JSON is YAML.
         documents.map(|document| document.to_string()).join("\n---\n")
+    }
+}
+
+/// What the environment says about some other store is for none of both.
+fn forget_aws(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
     }
 }
 

@@ -86,6 +86,11 @@ impl Connection {
         }
     }
 
+    /// Whether TLS already proves that a body arrives as it was sent; over plain HTTP its hash is signed.
+    fn is_tls(&self) -> bool {
+        self.place.endpoint.starts_with("https:")
+    }
+
     /// Notes that the store answers, and explains an error.
     async fn settle<T, E>(
         &self,

@@ -64,13 +64,13 @@ impl S3Upload {
         if self.multipart.is_none() {
             self.multipart = Some(Multipart::begin(&self.connection, &self.key).await?);
         }
-        let part = self.filling.split().freeze();
-        self.filling = BytesMut::new();
+        let part = std::mem::take(&mut self.filling).freeze();
         let crc32 = self.add_crc(&part);
-        match &mut self.multipart {
-            Some(multipart) => multipart.send(part, crc32).await,
-            None => Ok(()),
+        if let Some(multipart) = &mut self.multipart {
+            multipart.send(part, crc32).await?;
         }
+        self.filling.reserve(part_size::of_part(self.number()));
+        Ok(())
     }
 
     fn add_crc(&mut self, part: &Bytes) -> u32 {
@@ -84,7 +84,7 @@ impl S3Upload {
         let content = self.filling.split().freeze();
         let crc32 = self.add_crc(&content);
         let place = &self.connection.place;
-        let result = self
+        let request = self
             .connection
             .client()
             .put_object()
@@ -94,9 +94,13 @@ impl S3Upload {
             .set_if_none_match((!self.replace).then(|| "*".to_owned()))
             .body(ByteStream::from(content.clone()))
             .customize()
-            .config_override(super::client::timeout_for(content.len() as u64))
-            .send()
-            .await;
+            .config_override(super::client::timeout_for(content.len() as u64));
+        let request = if self.connection.is_tls() {
+            request.disable_payload_signing()
+        } else {
+            request
+        };
+        let result = request.send().await;
         match self.connection.settle("write", Some(&self.key), result).await {
             Err(StoreError::ObjectExists { .. }) if self.is_there(&content).await? => Ok(()),
             result => result.map(|_| ()),
@@ -347,7 +351,7 @@ async fn send_part(
 ) -> Result<CompletedPart, StoreError> {
     let place = &connection.place;
     let size = part.len() as u64;
-    let result = connection
+    let request = connection
         .client()
         .upload_part()
         .bucket(&place.bucket)
@@ -357,9 +361,13 @@ async fn send_part(
         .checksum_crc32(encode(crc32))
         .body(ByteStream::from(part))
         .customize()
-        .config_override(super::client::timeout_for(size))
-        .send()
-        .await;
+        .config_override(super::client::timeout_for(size));
+    let request = if connection.is_tls() {
+        request.disable_payload_signing()
+    } else {
+        request
+    };
+    let result = request.send().await;
     let output = connection.settle("write", Some(key), result).await?;
     Ok(CompletedPart::builder()
         .part_number(number)

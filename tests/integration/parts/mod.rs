@@ -58,6 +58,13 @@ fn install(part: &str) {
     installed.push(part.to_owned());
 }
 
+/// The installed version of a part.
+pub fn version(part: &str) -> String {
+    install(part);
+    let stamp = std::fs::read_to_string(cache().join("stamps").join(part)).expect("installed");
+    stamp.trim().to_owned()
+}
+
 /// A stock tool that uploads standard input to an S3 server.
 pub fn rclone() -> PathBuf {
     install("rclone");

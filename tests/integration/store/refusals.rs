@@ -11,7 +11,7 @@ use pgrescue::store::error::ConnectionFailure;
 use pgrescue::store::{self, StoreError};
 
 use super::lost_answers::Relay;
-use super::{BUCKET, good_secret, inline, open_plan, s3_plan, secret, server};
+use super::{BUCKET, PART, content, good_secret, inline, open_plan, read, s3_plan, secret, server};
 use crate::parts::{Certificates, S3Server};
 
 async fn access(plan: S3Plan) -> Result<(), StoreError> {
@@ -115,7 +115,11 @@ async fn a_certificate_counts_only_with_its_authority() {
         ca_bundle: bundle.map(inline),
         ..s3_plan(&format!("https://{host}:{}", server.port))
     };
-    access(with(Some(&certificates.root), "localhost")).await.unwrap();
+    let store = open_plan(with(Some(&certificates.root), "localhost")).await.unwrap();
+    for size in [100, PART + 1] {
+        store::put(&*store, "a", content(size)).await.unwrap();
+        assert!(read(&*store, "a").await.unwrap() == content(size));
+    }
     let both = format!("{}{}", certificates.unrelated_root, certificates.root);
     access(with(Some(&both), "127.0.0.1")).await.unwrap();
 
