@@ -64,7 +64,7 @@ pub(super) fn table(
     let mut sql = format!(
         "CREATE FOREIGN TABLE {full} (\n    id integer,\n    \"a b\" text DEFAULT 'x;y'::text NOT NULL\n)\nSERVER {}{};\n",
         identifier(server.0),
-        options(pairs).replace("OPTIONS (", "\nOPTIONS (")
+        options(pairs).replacen("OPTIONS (", "\nOPTIONS (", 1)
     );
     if !column.is_empty() {
         let _ = writeln!(
