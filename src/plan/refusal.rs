@@ -23,6 +23,15 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+/// An error's text as a sentence: it begins with a capital and ends with one full stop.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    let text = text.trim_end().trim_end_matches('.');
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
+}
+
 impl Refusal {
     /// A refusal that no retry can lift.
     #[must_use]

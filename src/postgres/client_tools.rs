@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::refusal::sentence;
 
 /// Programs that make a folder a set of client tools.
 const PROGRAMS: [&str; 4] = ["pg_dump", "pg_dumpall", "pg_restore", "psql"];
@@ -88,7 +89,7 @@ pub enum ClientToolsError {
 
 impl From<ClientToolsError> for Refusal {
     fn from(error: ClientToolsError) -> Self {
-        let message = format!("{}.", capitalised(&error.to_string()));
+        let message = sentence(&error.to_string());
         match error {
             ClientToolsError::NoneInstalled | ClientToolsError::NoneInFolder { .. } => {
                 Self::permanent(reasons::CLIENT_TOOLS_MISSING, message)
@@ -117,14 +118,6 @@ impl From<ClientToolsError> for Refusal {
             }
         }
     }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
 }
 
 impl ClientTools {

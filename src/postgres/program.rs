@@ -25,6 +25,7 @@ mod messages;
 
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::refusal::sentence;
 
 /// First descriptor in a child that is handed on; the ones below may be taken by pipes.
 const FIRST_DESCRIPTOR: RawFd = 10;
@@ -78,7 +79,7 @@ impl ProgramError {
     /// As a refusal; `reason` is given where the program itself failed, such as `reasons::DUMP_FAILED`.
     #[must_use]
     pub fn refusal(self, reason: &str) -> Refusal {
-        let message = format!("{self}.");
+        let message = sentence(&self.to_string());
         match self {
             Self::Start { program, .. } => Refusal::permanent(reasons::CLIENT_TOOLS_MISSING, message)
                 .object(program)

@@ -7,6 +7,7 @@ use tokio_postgres::error::DbError;
 
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::refusal::sentence;
 
 /// What the server or the connection said, with the server's detail and hint, in one line.
 #[must_use]
@@ -38,7 +39,7 @@ fn db_text(error: &DbError) -> String {
 /// names what it is about where the server does not.
 #[must_use]
 pub fn refusal(error: &tokio_postgres::Error, doing: &str, object: Option<&str>) -> Refusal {
-    let message = format!("{} failed: {}.", capitalised(doing), text(error).trim_end_matches('.'));
+    let message = sentence(&format!("{doing} failed: {}", text(error)));
     let refusal = match error.as_db_error() {
         Some(db) => of_sqlstate(db, message),
         None => of_connection(error, message),
@@ -56,14 +57,6 @@ pub fn refusal(error: &tokio_postgres::Error, doing: &str, object: Option<&str>)
 #[must_use]
 pub fn is(error: &tokio_postgres::Error, code: &tokio_postgres::error::SqlState) -> bool {
     error.code() == Some(code)
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
 }
 
 /// The object that the server names in the error's fields.

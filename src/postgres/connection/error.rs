@@ -3,6 +3,7 @@
 use super::conninfo::ConninfoError;
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::refusal::sentence;
 use crate::postgres::sqlstate;
 use crate::postgres::tls::TlsError;
 use crate::references::ReferenceError;
@@ -83,7 +84,7 @@ pub enum ConnectionError {
         source: std::io::Error,
     },
     /// The server did not answer in time.
-    #[error("{endpoint} did not answer within {seconds} s")]
+    #[error("the server {endpoint} did not answer within {seconds} s")]
     Timeout {
         /// Host and port.
         endpoint: String,
@@ -91,7 +92,7 @@ pub enum ConnectionError {
         seconds: u64,
     },
     /// No TCP connection, or no socket.
-    #[error("{endpoint} cannot be reached: {source}")]
+    #[error("the server {endpoint} cannot be reached: {source}")]
     Unreachable {
         /// Host and port.
         endpoint: String,
@@ -100,7 +101,7 @@ pub enum ConnectionError {
         source: std::io::Error,
     },
     /// The server was reached and the session could not begin.
-    #[error("{endpoint}: {}", sqlstate::text(.source))]
+    #[error("connecting to {endpoint} failed: {}", sqlstate::text(.source))]
     Login {
         /// Host and port.
         endpoint: String,
@@ -115,7 +116,7 @@ pub enum ConnectionError {
         source: tokio_postgres::Error,
     },
     /// TLS failed between here and the server.
-    #[error("{endpoint}: {source}")]
+    #[error("connecting to {endpoint} failed: {source}")]
     Handshake {
         /// Host and port.
         endpoint: String,
@@ -162,7 +163,7 @@ impl ConnectionError {
 
 impl From<ConnectionError> for Refusal {
     fn from(error: ConnectionError) -> Self {
-        let message = format!("{error}.");
+        let message = sentence(&error.to_string());
         match error {
             ConnectionError::Reference(source) => source.into(),
             ConnectionError::Uri { secret, .. } => Self::permanent(reasons::INVALID_SPEC, message)
@@ -240,5 +241,116 @@ fn login_refusal(
             .object(user)
             .hint("Give a password, or let the server's pg_hba.conf ask for scram-sha-256, md5 or cert."),
         _ => refusal.object(endpoint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::io;
+
+    use super::*;
+    use crate::api::connection::TlsMode;
+
+    fn endpoint() -> String {
+        "db.shop.svc:5432".into()
+    }
+
+    fn errors() -> Vec<ConnectionError> {
+        let file = || io::Error::from(io::ErrorKind::NotFound);
+        let handshake = |source| ConnectionError::Handshake {
+            endpoint: endpoint(),
+            source,
+        };
+        vec![
+            ConnectionError::Uri {
+                secret: "db".into(),
+                source: ConninfoError::PercentEncoding,
+            },
+            ConnectionError::Value {
+                name: "sslmode".into(),
+                value: "sometimes".into(),
+                expected: "it may be disable, allow".into(),
+            },
+            ConnectionError::Parameter {
+                name: "service".into(),
+                why: "it names a file; give the connection in the manifest and its Secret",
+            },
+            ConnectionError::HostNotAllowed {
+                host: "evil.example".into(),
+                secret: "db".into(),
+            },
+            ConnectionError::File {
+                path: "/no/root.crt".into(),
+                name: "sslrootcert".into(),
+                source: file(),
+            },
+            ConnectionError::PasswordLineBreak { secret: "db".into() },
+            ConnectionError::NoUser,
+            ConnectionError::HostUnknown {
+                host: "db.shop.svc".into(),
+                source: file(),
+            },
+            ConnectionError::Timeout {
+                endpoint: endpoint(),
+                seconds: 30,
+            },
+            ConnectionError::Unreachable {
+                endpoint: endpoint(),
+                source: io::Error::from(io::ErrorKind::ConnectionRefused),
+            },
+            ConnectionError::NoServerOfKind {
+                hosts: endpoint(),
+                wanted: "standby".into(),
+            },
+            handshake(TlsError::NotOffered {
+                mode: TlsMode::VerifyFull,
+            }),
+            handshake(TlsError::NotTrusted),
+            handshake(TlsError::OutOfTime),
+            handshake(TlsError::NameMismatch {
+                host: "db.shop.svc".into(),
+                presented: "db.other.svc".into(),
+            }),
+            handshake(TlsError::CertificateUnusable {
+                detail: "certificate used as an end entity".into(),
+            }),
+            handshake(TlsError::ClientCertificateRequired),
+            handshake(TlsError::ClientCertificateRejected {
+                alert: "UnknownCA".into(),
+            }),
+            handshake(TlsError::Handshake {
+                detail: "connection reset".into(),
+            }),
+            TlsError::RootMissing {
+                mode: TlsMode::VerifyCa,
+            }
+            .into(),
+            TlsError::DirectNeedsRequire { mode: TlsMode::Prefer }.into(),
+            TlsError::PemUnreadable {
+                what: "root certificate",
+            }
+            .into(),
+            TlsError::KeyEncrypted.into(),
+            TlsError::KeyUnreadable.into(),
+            TlsError::ClientIdentityIncomplete { missing: "key" }.into(),
+        ]
+    }
+
+    #[test]
+    fn every_failure_says_what_happened_to_which_object_and_what_to_do() {
+        let mut text = String::new();
+        for refusal in errors().into_iter().map(Refusal::from) {
+            let _ = writeln!(
+                text,
+                "{} ({:?}, {})\n  {}\n  {}",
+                refusal.reason,
+                refusal.class,
+                refusal.object.as_deref().unwrap_or("-"),
+                refusal.message,
+                refusal.hint.as_deref().unwrap_or("-"),
+            );
+        }
+        insta::assert_snapshot!(text);
     }
 }

@@ -8,6 +8,7 @@ use rustls::{AlertDescription, CertificateError};
 use crate::api::connection::TlsMode;
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::refusal::sentence;
 
 /// TLS that cannot be set up or agreed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,13 +20,13 @@ pub enum TlsError {
         mode: TlsMode,
     },
     /// A verifying mode without root certificates.
-    #[error("tls.mode is {}, and no root certificate is given", mode_name(*.mode))]
+    #[error("the TLS mode is {}, and no root certificate is given", mode_name(*.mode))]
     RootMissing {
         /// The mode.
         mode: TlsMode,
     },
     /// `sslnegotiation=direct` with a mode that may go on without TLS.
-    #[error("sslnegotiation=direct needs tls.mode require, verify-ca or verify-full, not {}", mode_name(*.mode))]
+    #[error("the parameter sslnegotiation=direct needs tls.mode require, verify-ca or verify-full, not {}", mode_name(*.mode))]
     DirectNeedsRequire {
         /// The mode.
         mode: TlsMode,
@@ -211,6 +212,6 @@ impl TlsError {
 
 impl From<TlsError> for Refusal {
     fn from(error: TlsError) -> Self {
-        Self::permanent(reasons::TLS_FAILED, format!("{error}.")).hint(error.hint())
+        Self::permanent(reasons::TLS_FAILED, sentence(&error.to_string())).hint(error.hint())
     }
 }

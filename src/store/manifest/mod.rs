@@ -29,6 +29,7 @@ use crate::api::backup::{Compression, ForeignCredentials, RolePasswords, TableNa
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::backup::{Choice, Sections};
+use crate::plan::refusal::sentence;
 
 /// The format that this release writes, and the newest that it reads. Fields may be added without a new number; a
 /// number means that an older reader would misunderstand.
@@ -153,7 +154,7 @@ pub enum ManifestError {
 
 impl From<ManifestError> for Refusal {
     fn from(error: ManifestError) -> Self {
-        let message = format!("{error}.");
+        let message = sentence(&error.to_string());
         match error {
             ManifestError::TooNew { .. } => Self::permanent(reasons::MANIFEST_TOO_NEW, message)
                 .hint("Restore with a release of pgrescue that is at least as new as the one that made the backup."),

@@ -55,7 +55,7 @@ fn a_newer_format_is_refused_whatever_else_it_holds() {
     assert!(matches!(error, ManifestError::TooNew { found: 2 }));
     let refusal = Refusal::from(error);
     assert_eq!(refusal.reason, reasons::MANIFEST_TOO_NEW);
-    insta::assert_snapshot!(refusal.message, @"the manifest has format 2; this release of pgrescue reads formats up to 1.");
+    insta::assert_snapshot!(refusal.message, @"The manifest has format 2; this release of pgrescue reads formats up to 1.");
 }
 
 #[test]

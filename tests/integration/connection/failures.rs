@@ -33,8 +33,8 @@ async fn each_failure_has_its_reason_and_says_whether_a_retry_helps() {
     // It takes connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port().to_string();
-    #[allow(clippy::type_complexity, reason = "a table of cases is read by its columns")]
-    let cases: [(&str, [(&str, &str); 5], &str, FailureClass, Option<&str>); 6] = [
+    type Case<'a> = (&'a str, [(&'a str, &'a str); 5], &'a str, FailureClass, Option<&'a str>);
+    let cases: [Case<'_>; 6] = [
         (
             "unknown host",
             [

@@ -38,11 +38,11 @@ async fn every_supported_server_is_reached_with_a_password_of_odd_letters() {
 async fn inline_fields_win_over_keys_and_keys_over_the_uri() {
     let server = PostgresServer::shared(16);
     let database = server.create_database("a b%/?");
-    let uri = "postgresql://nobody:wrong@127.0.0.1:1/nowhere?application_name=from%20uri&host=127.0.0.1".to_string();
+    let uri = "postgresql://nobody:wrong@127.0.0.1:1/nowhere?application_name=from%20uri&host=127.0.0.1";
     let references = secrets(&[(
         "db",
         &[
-            ("uri", &uri),
+            ("uri", uri),
             ("host", "127.0.0.1"),
             ("port", &server.port.to_string()),
             ("user", SUPERUSER),

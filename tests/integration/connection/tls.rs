@@ -13,7 +13,7 @@ use pgrescue::references::manifests::ManifestReferences;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::parts::{Certificates, NEWEST_CLIENT, PostgresServer, TlsMode, client_folder};
+use crate::parts::{Certificates, NEWEST_CLIENT, PASSWORD, PostgresServer, SUPERUSER, TlsMode, client_folder};
 use crate::reach::{key, secrets_of};
 
 const MODES: [Mode; 6] = [
@@ -186,4 +186,44 @@ async fn a_key_that_is_missing_or_encrypted_is_named() {
     ]);
     let (_, refusal) = outcome(&plan(Mode::Require, None, true), &references).await;
     assert!(refusal.expect("a reason").message.contains("passphrase"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_of_a_stranger_is_said_to_be_rejected() {
+    for major in [12, 18] {
+        let server = PostgresServer::with(major).tls(TlsMode::ClientCertificate).start();
+        let folder = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=postgres"])
+            .args(["-keyout", "key", "-out", "certificate"])
+            .current_dir(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let references = crate::reach::secrets(&[
+            (
+                "db",
+                &[
+                    ("host", "127.0.0.1"),
+                    ("port", &server.port.to_string()),
+                    ("user", SUPERUSER),
+                    ("password", PASSWORD),
+                    ("dbname", "postgres"),
+                ],
+            ),
+            ("tls", &[("tls.crt", &read("certificate")), ("tls.key", &read("key"))]),
+        ]);
+        let (found, refusal) = outcome(&plan(Mode::Require, None, true), &references).await;
+        let refusal = refusal.expect("a reason");
+        assert_eq!(
+            (found, refusal.reason.as_str()),
+            (Outcome::Refused, reasons::TLS_FAILED),
+            "{refusal:?}"
+        );
+        assert!(
+            refusal.message.contains("does not accept the client certificate"),
+            "{refusal:?}"
+        );
+    }
 }
