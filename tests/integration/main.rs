@@ -19,6 +19,7 @@ mod backup;
 mod catalog;
 mod client_programs;
 mod connection;
+mod docs;
 mod foreign_rewrite;
 mod parts_are_real;
 mod restore;
