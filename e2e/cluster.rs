@@ -163,13 +163,17 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/cluster").join(name)
 }
 
-/// A program that `install.sh` built, else the one on the `PATH`.
-fn installed(program: &str) -> Command {
-    let cache = env::var_os("PGRESCUE_CACHE").map_or_else(
+/// Where the scripts keep what they install, and the state of clusters.
+pub fn cache() -> PathBuf {
+    env::var_os("PGRESCUE_CACHE").map_or_else(
         || PathBuf::from(env::var_os("HOME").expect("HOME is set")).join(".cache/pgrescue"),
         PathBuf::from,
-    );
-    let built = cache.join("bin").join(program);
+    )
+}
+
+/// A program that `install.sh` built, else the one on the `PATH`.
+fn installed(program: &str) -> Command {
+    let built = cache().join("bin").join(program);
     if built.exists() {
         Command::new(built)
     } else {

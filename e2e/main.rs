@@ -2,12 +2,16 @@
 //! named by `E2E_KUBECONFIG`).
 //!
 //! `cluster` brings up what the tests share, `namespace` gives a test its own corner of
-//! it, `servers` starts PostgreSQL and S3 there; every other module is one subject.
+//! it, `blocks` reads the docs, `servers` starts PostgreSQL and S3 there; every other module is one subject.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
+#[path = "../tests/integration/docs/blocks.rs"]
+#[allow(dead_code, reason = "the integration tests read the other homes")]
+mod blocks;
 mod cluster;
 mod namespace;
 mod servers;
 
 mod cluster_is_real;
+mod demo;
