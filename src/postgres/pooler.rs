@@ -1,6 +1,7 @@
 //! Transaction poolers and load balancers in front of a server: an exported snapshot is local to one instance, and a
 //! session's settings do not last behind a pooler that hands the server's sessions around.
 
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::connection::Session;
@@ -44,11 +45,7 @@ async fn mark(session: &Session) -> Result<Identity, tokio_postgres::Error> {
         "SELECT pg_backend_pid(), set_config({}, md5(random()::text || clock_timestamp()::text), false)",
         quote::literal(MARK)
     );
-    let row = session.query_one(&sql, &[]).await?;
-    Ok(Identity {
-        process: row.try_get(0)?,
-        mark: row.try_get(1)?,
-    })
+    ask(session, &sql).await
 }
 
 async fn identity(session: &Session) -> Result<Identity, tokio_postgres::Error> {
@@ -56,10 +53,20 @@ async fn identity(session: &Session) -> Result<Identity, tokio_postgres::Error> 
         "SELECT pg_backend_pid(), nullif(current_setting({}, true), '')",
         quote::literal(MARK)
     );
-    let row = session.query_one(&sql, &[]).await?;
+    ask(session, &sql).await
+}
+
+/// As a simple query: a prepared statement is closed behind the answer, and the pooler may still be busy with that when
+/// the other session begins.
+async fn ask(session: &Session, sql: &str) -> Result<Identity, tokio_postgres::Error> {
+    let messages = session.simple_query(sql).await?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
     Ok(Identity {
-        process: row.try_get(0)?,
-        mark: row.try_get(1)?,
+        process: row.and_then(|row| row.get(0)?.parse().ok()).unwrap_or_default(),
+        mark: row.and_then(|row| row.get(1).map(str::to_owned)),
     })
 }
 
