@@ -91,7 +91,7 @@ impl Request {
     }
 
     /// As a role that is made for the purpose; its password is its name.
-    pub fn in_role(self, role: &str) -> Self {
+    pub fn logged_in_as(self, role: &str) -> Self {
         self.secret("role", &json!({ "password": role }))
             .connection("user", json!(role))
             .connection("passwordSecretRef", json!({"name": "role", "key": "password"}))

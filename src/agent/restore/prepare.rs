@@ -26,6 +26,7 @@ use crate::plan::restore_findings::{DatabaseState, Findings};
 use crate::plan::restore_steps::{Decision, Steps, decide};
 use crate::postgres::connection::Session;
 use crate::postgres::foreign::{OptionOf, is_secret};
+use crate::postgres::pooler;
 
 /// What follows from the findings.
 pub(super) enum Prepared<'a> {
@@ -58,7 +59,9 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
     let source = Source::find(&plan.source, context).await?;
     let database = plan.database.clone().unwrap_or_else(|| source.database.clone());
     let (target, session) = Target::open(plan, context, &database, &name).await?;
-    let guard = if plan.dry_run {
+    let pooled = pooler::detect(&session).await?.is_some();
+    // Behind a pooler a lock holds nothing; the decision refuses it.
+    let guard = if plan.dry_run || pooled {
         None
     } else {
         Some(Guard::take(&target, &plan.run, &name).await?)
@@ -70,7 +73,7 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
         .cloned()
         .map_err(Refusal::from);
     let client = tools.clone().map(|tools| tools.version);
-    let (findings, definitions) = find(plan, &source, &target, &session, client, &secrets).await?;
+    let (findings, definitions) = find(plan, &source, &target, &session, client, pooled, &secrets).await?;
     let steps = match decide(plan, &findings)? {
         Decision::AlreadyApplied { at } => return Ok(applied(at, &database)),
         Decision::Restore(steps) => *steps,
@@ -108,10 +111,11 @@ async fn find(
     target: &Target,
     session: &Session,
     client: Result<String, Refusal>,
+    pooled: bool,
     secrets: &Secrets,
 ) -> Result<(Findings, Definitions), Refusal> {
     let snapshot = source.findings()?;
-    let mut server = find_server(session, client, Some(&snapshot.locale)).await?;
+    let mut server = find_server(session, client, pooled, &snapshot.locale).await?;
     // Roles that an earlier attempt of this run made are made again, as far as the decision goes.
     for role in undo::marked_roles(session, &plan.run).await? {
         server.roles.remove(&role);

@@ -11,7 +11,6 @@ use crate::plan::Refusal;
 use crate::plan::restore::RestorePlan;
 use crate::plan::restore_findings::{Locale, Server};
 use crate::postgres::connection::{ConnectionSettings, Session};
-use crate::postgres::pooler;
 use crate::postgres::quote::literal;
 use crate::postgres::sqlstate;
 
@@ -120,7 +119,8 @@ FROM pg_roles r WHERE r.rolname = current_user";
 pub(super) async fn find_server(
     session: &Session,
     client: Result<String, Refusal>,
-    locale: Option<&Locale>,
+    pooled: bool,
+    locale: &Locale,
 ) -> Result<Server, Refusal> {
     let failed = |error: tokio_postgres::Error| session.refusal(&error, "reading the target server's catalogs", None);
     let row = session.query_one(SERVER, &[]).await.map_err(failed)?;
@@ -143,10 +143,10 @@ pub(super) async fn find_server(
         .query("SELECT name::text, default_version FROM pg_available_extensions", &[])
         .await
         .map_err(failed)?;
-    let pooled = pooler::detect(session).await?.is_some();
-    let locale_refusal = match locale {
-        Some(locale) if !in_recovery => locale_refusal(session, locale).await?,
-        _ => None,
+    let locale_refusal = if in_recovery || pooled {
+        None
+    } else {
+        locale_refusal(session, locale).await?
     };
     Ok(Server {
         major,

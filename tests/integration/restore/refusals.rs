@@ -123,7 +123,7 @@ fn a_role_that_may_not_create_databases_is_refused() {
     let (_source, snapshot) = plain(server);
     server.psql("postgres", "CREATE ROLE no_creator LOGIN PASSWORD 'no_creator'");
     let target = server.reserve_database("absent");
-    let request = Request::into(&snapshot, &target).in_role("no_creator");
+    let request = Request::into(&snapshot, &target).logged_in_as("no_creator");
     let failed = request.with("noOwner", json!(true)).fail();
     assert_refused(
         &failed,
@@ -138,7 +138,7 @@ fn a_role_that_may_not_give_objects_away_is_refused() {
     let (_source, snapshot) = plain(server);
     limited_role(server, "not_a_member");
     let target = server.reserve_database("absent");
-    let failed = Request::into(&snapshot, &target).in_role("not_a_member").fail();
+    let failed = Request::into(&snapshot, &target).logged_in_as("not_a_member").fail();
     assert_refused(
         &failed,
         reasons::PERMISSION_DENIED,

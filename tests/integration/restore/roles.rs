@@ -120,7 +120,7 @@ fn owners_and_grants_are_left_out_for_a_role_without_rights() {
     let to = PostgresServer::start(17);
     limited_role(&to, "restorer");
     let target = to.reserve_database("left");
-    let request = Request::into(&Snapshot::of(&source), &target).in_role("restorer");
+    let request = Request::into(&Snapshot::of(&source), &target).logged_in_as("restorer");
     request
         .with("noOwner", json!(true))
         .with("noPrivileges", json!(true))
@@ -144,7 +144,7 @@ fn a_role_that_may_make_roles_restores_with_their_owners() {
         to.psql("postgres", "ALTER ROLE restorer CREATEROLE");
         let target = to.reserve_database("delegated");
         Request::into(&Snapshot::of(&source), &target)
-            .in_role("restorer")
+            .logged_in_as("restorer")
             .with("globals", json!("Missing"))
             .with("roleMapping", json!({"postgres": "restorer"}))
             .succeed();
