@@ -12,6 +12,9 @@ use crate::plan::Refusal;
 /// A setting without meaning to the server; a pooler that changes servers between transactions loses it.
 const MARK: &str = "pgrescue.session";
 
+/// A pooler with several idle server processes may happen to give each session its own once, but not each time.
+const ROUNDS: usize = 4;
+
 /// `Some` where the session does not stay with one server process, or a second session reaches another instance.
 /// Opens one more session. The session must not be in a transaction, and is not after.
 pub async fn detect(session: &Session) -> Result<Option<Refusal>, Refusal> {
@@ -19,19 +22,29 @@ pub async fn detect(session: &Session) -> Result<Option<Refusal>, Refusal> {
     let failed = |error: &tokio_postgres::Error| {
         session.refusal(error, "checking for a connection pooler in front of the server", None)
     };
-    let process = mark(session).await.map_err(|error| failed(&error))?;
-    other.batch_execute("BEGIN").await.map_err(|error| failed(&error))?;
-    // A pooler gives this transaction the server process that the first session has just left.
-    let seen_by_other = identity(&other).await.map_err(|error| failed(&error))?;
-    let seen_again = identity(session).await.map_err(|error| failed(&error))?;
-    other.batch_execute("COMMIT").await.map_err(|error| failed(&error))?;
-    let marked = process.mark.is_some();
-    let _ = session.batch_execute(&format!("RESET {MARK}")).await;
-    let shared = seen_by_other.process == process.process || (marked && seen_by_other.mark == process.mark);
-    if shared || seen_again != process {
-        return Ok(Some(pooled(session)));
+    for _ in 0..ROUNDS {
+        if server_is_shared(session, &other)
+            .await
+            .map_err(|error| failed(&error))?
+        {
+            return Ok(Some(pooled(session)));
+        }
     }
     snapshot_is_shared(session, &other).await
+}
+
+/// Whether the server process of `session` is handed to another session between transactions.
+async fn server_is_shared(session: &Session, other: &Session) -> Result<bool, tokio_postgres::Error> {
+    let process = mark(session).await?;
+    other.batch_execute("BEGIN").await?;
+    // A pooler gives this transaction the server process that the first session has just left.
+    let seen_by_other = identity(other).await?;
+    let seen_again = identity(session).await?;
+    other.batch_execute("COMMIT").await?;
+    let marked = process.mark.is_some();
+    session.batch_execute(&format!("RESET {MARK}")).await?;
+    let shared = seen_by_other.process == process.process || (marked && seen_by_other.mark == process.mark);
+    Ok(shared || seen_again != process)
 }
 
 #[derive(PartialEq, Eq)]

@@ -234,7 +234,7 @@ async fn a_cut_archive_is_an_error_wherever_it_is_cut() {
         }
         // Every byte near what has a meaning of its own, and steps elsewhere.
         let marks = [&between_blocks[..], &[0, whole, archive.len()]].concat();
-        let interesting = |cut: usize| cut % 23 == 0 || marks.iter().any(|mark| cut.abs_diff(*mark) < 40);
+        let interesting = |cut: usize| cut.is_multiple_of(23) || marks.iter().any(|mark| cut.abs_diff(*mark) < 40);
         for cut in (0..archive.len()).filter(|cut| interesting(*cut) && *cut != whole) {
             let Err(error) = read(archive[..cut].to_vec()).await else {
                 panic!(
