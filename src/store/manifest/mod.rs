@@ -1,6 +1,7 @@
 //! `manifest.json`: what a backup holds and where it came from. Its format is published (`docs/manifest.md`,
 //! `docs/manifest.schema.json`). No password stands in it.
 
+mod chunks;
 mod database;
 mod foreign;
 mod object;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use chunks::{ChunkManifest, ChunkedRows, RowFormat};
 pub use database::{
     DatabaseManifest, ExtensionManifest, GrantManifest, LocaleManifest, SchemaManifest, SettingManifest,
     SubscriptionManifest,
@@ -98,6 +100,8 @@ pub enum DataFormat {
     /// In the archive of pg_dump, format custom.
     #[default]
     Custom,
+    /// As chunks of the repository; what is not the rows of ordinary tables is in the archive.
+    Chunks,
 }
 
 /// What was asked for.

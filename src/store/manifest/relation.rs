@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ChunkedRows;
 use crate::postgres::foreign::ShownOptions;
 
 /// A relation.
@@ -91,6 +92,9 @@ pub struct RelationManifest {
     /// Where its rows are in the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataManifest>,
+    /// Its rows, where they are stored as chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<ChunkedRows>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
