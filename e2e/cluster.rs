@@ -14,8 +14,10 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
-/// Name that `up.sh` and `images.sh` know the cluster by.
-const NAME: &str = "e2e";
+/// Name that `up.sh` and `images.sh` know the cluster by: of `E2E_CLUSTER`, as in `run.sh`.
+fn name() -> String {
+    env::var("E2E_CLUSTER").unwrap_or_else(|_| "e2e".to_owned())
+}
 
 /// A running cluster and the images that its nodes can start.
 pub struct Cluster {
@@ -36,10 +38,10 @@ impl Cluster {
     fn bring_up() -> Result<Self, String> {
         // The images are built while the cluster starts; they are brought into it when it is up.
         let (kubeconfig, images) = thread::scope(|scope| {
-            let up = scope.spawn(|| output(Command::new(script("up.sh")).arg(NAME), None));
+            let up = scope.spawn(|| output(Command::new(script("up.sh")).arg(name()), None));
             let images = output(
                 Command::new(script("images.sh"))
-                    .arg(NAME)
+                    .arg(name())
                     .env("PGRESCUE_BINARY", env!("CARGO_BIN_EXE_pgrescue")),
                 None,
             );
@@ -89,6 +91,13 @@ impl Cluster {
     /// `kubectl` for this cluster.
     pub fn kubectl(&self) -> Command {
         let mut command = installed("kubectl");
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// `helm` for this cluster.
+    pub fn helm(&self) -> Command {
+        let mut command = installed("helm");
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }

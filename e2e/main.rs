@@ -2,7 +2,8 @@
 //! named by `E2E_KUBECONFIG`).
 //!
 //! `cluster` brings up what the tests share, `namespace` gives a test its own corner of
-//! it, `blocks` reads the docs, `servers` starts PostgreSQL and S3 there; every other module is one subject.
+//! it, `operator` installs the operator and waits for its runs, `servers` starts PostgreSQL and S3, `blocks` reads the
+//! docs; every other module is one subject.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
@@ -11,7 +12,9 @@
 mod blocks;
 mod cluster;
 mod namespace;
+mod operator;
 mod servers;
 
 mod cluster_is_real;
 mod demo;
+mod runs;

@@ -15,9 +15,10 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{cluster, output};
+use crate::operator::operator_story;
 
-/// How long a test waits for something that takes seconds on an idle machine.
-pub const DEADLINE: Duration = Duration::from_mins(2);
+/// How long a test waits for something that takes seconds on an idle machine, or a minute where an agent is tried again.
+pub const DEADLINE: Duration = Duration::from_mins(4);
 
 /// A namespace that is deleted when the test ends.
 pub struct Namespace {
@@ -163,7 +164,7 @@ impl Namespace {
 
     /// What happened in this namespace, for a test that failed.
     pub fn story(&self) -> String {
-        let mut story = String::new();
+        let mut story = operator_story(&self.name);
         for arguments in [
             &["get", "all,configmaps", "--output=wide"][..],
             &["get", "pgbackups,pgrestores", "--output=yaml"],
