@@ -111,7 +111,11 @@ fn a_new_attempt_ends_the_sessions_of_the_old_one() {
     let source = filled(server);
     let snapshot = Snapshot::of(&source);
     let target = server.reserve_database("overlapped");
-    let old = Request::into(&snapshot, &target);
+    let toxiproxy = Toxiproxy::start();
+    let slow = toxiproxy.proxy(server.port);
+    // Kilobytes a second: the rows would take minutes.
+    slow.add_toxic("bandwidth", &["rate=40"], true);
+    let old = Request::through(&snapshot, slow.port, &target.name);
     let new = Request::into(&snapshot, &target);
     let (old, new) = runtime().block_on(async {
         tokio::join!(old.run(), async {
