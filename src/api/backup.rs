@@ -58,7 +58,7 @@ pub struct PgBackupSpec {
     /// Rows of unlogged tables. Default: `Exclude`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlogged_table_data: Option<UnloggedTableData>,
-    /// How rows are compressed. Default: `Zstd`, level 1.
+    /// How rows are compressed. Default: `Zstd`, level 1; `Gzip` for servers before PostgreSQL 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// Credentials of user mappings and subscriptions. Default: `Strip`.

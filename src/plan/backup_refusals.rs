@@ -65,15 +65,27 @@ pub(super) fn no_database_left() -> Refusal {
         .hint("Take a name out of databases.exclude.")
 }
 
+/// A newer client is no way out: what it writes for an older server does not restore there as it was
+/// (`ClientTools::for_dump`).
 pub(super) fn client_without_compression(method: CompressionMethod, client: &Client) -> Refusal {
     Refusal::permanent(
-        reasons::CLIENT_TOOLS_MISSING,
+        reasons::INVALID_SPEC,
         format!(
-            "pg_dump {} cannot compress by {method:?}; that came with version 16.",
+            "spec.compression.method is {method:?}, which pg_dump {} does not have: servers up to version 15 are dumped by \
+             clients of their own version, and {method:?} came with 16.",
             client.version
         ),
     )
-    .hint("Install the client programs of PostgreSQL 16, or ask for compression method Gzip.")
+    .object("spec.compression.method")
+    .hint("Set compression.method to Gzip or None, or leave compression out for the best that fits the server.")
+}
+
+pub(super) fn compressed_by_gzip(client: &Client) -> String {
+    format!(
+        "The rows are compressed by Gzip: pg_dump {}, which fits the server, does not have Zstd. Set compression.method to \
+         Gzip to choose this yourself.",
+        client.version
+    )
 }
 
 pub(super) fn schema_missing(schema: &str, databases: &[&str]) -> Refusal {

@@ -88,9 +88,9 @@ pub fn decide(plan: &BackupPlan, findings: &Findings) -> Result<Steps, Refusal> 
         return Err(refusal.clone());
     }
     let client = client.clone()?;
-    let compression = compression(plan, &client)?;
+    let (compression, compressed_otherwise) = compression(plan, &client)?;
     check_names(plan, findings)?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = compressed_otherwise.into_iter().collect();
     let mut steps = Vec::new();
     for (name, contents) in databases {
         check_contents(plan, findings, name, contents)?;
@@ -130,18 +130,22 @@ pub fn decide(plan: &BackupPlan, findings: &Findings) -> Result<Steps, Refusal> 
     })
 }
 
-fn compression(plan: &BackupPlan, client: &Client) -> Result<Compression, Refusal> {
+/// What was asked for, or nothing. The default gives way to what the client knows, with a warning: nobody named it.
+fn compression(plan: &BackupPlan, client: &Client) -> Result<(Compression, Option<String>), Refusal> {
     let knows_zstd = client.major >= FIRST_CLIENT_WITH_ZSTD;
     let zstd = |level: Option<u8>| Compression {
         method: CompressionMethod::Zstd,
         level: Some(level.unwrap_or(1)),
     };
     match &plan.compression {
-        None if knows_zstd => Ok(zstd(None)),
-        None => Ok(Compression {
-            method: CompressionMethod::Gzip,
-            level: None,
-        }),
+        None if knows_zstd => Ok((zstd(None), None)),
+        None => {
+            let gzip = Compression {
+                method: CompressionMethod::Gzip,
+                level: None,
+            };
+            Ok((gzip, Some(refusals::compressed_by_gzip(client))))
+        }
         Some(Compression { method, .. })
             if matches!(method, CompressionMethod::Zstd | CompressionMethod::Lz4) && !knows_zstd =>
         {
@@ -150,8 +154,8 @@ fn compression(plan: &BackupPlan, client: &Client) -> Result<Compression, Refusa
         Some(Compression {
             method: CompressionMethod::Zstd,
             level,
-        }) => Ok(zstd(*level)),
-        Some(other) => Ok(other.clone()),
+        }) => Ok((zstd(*level), None)),
+        Some(other) => Ok((other.clone(), None)),
     }
 }
 

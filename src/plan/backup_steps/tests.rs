@@ -62,6 +62,13 @@ fn findings(contents: Contents) -> Findings {
     }
 }
 
+fn old_client() -> Client {
+    Client {
+        major: 15,
+        version: "15.19".into(),
+    }
+}
+
 fn refused(rest: &str, change: impl FnOnce(&mut Findings)) -> String {
     let mut findings = findings(contents());
     change(&mut findings);
@@ -75,19 +82,15 @@ fn change_contents(change: impl FnOnce(&mut Contents)) -> impl FnOnce(&mut Findi
 #[test]
 fn the_sentences_of_a_refused_backup_help() {
     let names = |count: usize| (0..count).map(|n| format!("\"s\".\"t{n}\"")).collect::<Vec<_>>();
-    let old_client = |findings: &mut Findings| {
-        findings.client = Ok(Client {
-            major: 15,
-            version: "15.19".into(),
-        });
-    };
+    let with_old_client = |findings: &mut Findings| findings.client = Ok(old_client());
     insta::assert_snapshot!(
         [
             refused("", |f| f.server.pooler =
                 Some(Refusal::permanent(reasons::POOLER_IN_FRONT, "pooled"))),
             refused("", |f| f.client =
                 Err(Refusal::permanent(reasons::SERVER_TOO_NEW, "too new"))),
-            refused("compression: {method: Lz4}", old_client),
+            refused("compression: {method: Lz4}", with_old_client),
+            refused("compression: {method: Zstd, level: 3}", with_old_client),
             refused("schemas: {exclude: [gone]}", |_| {}),
             refused("tables: {excludeData: [{schema: sales, name: gone}]}", |_| {}),
             refused("", change_contents(|c| c.closed_schemas = vec!["\"secret\"".into()])),
@@ -119,6 +122,7 @@ fn what_goes_on_with_a_warning_says_so() {
     insta::assert_snapshot!(
         [
             warnings("", &|f| f.server.reads_role_passwords = false),
+            warnings("", &|f| f.client = Ok(old_client())),
             warnings("", &|f| f.databases.get_mut("orders").unwrap().locked_tables = 4000),
             warnings("", &|f| f.databases.get_mut("orders").unwrap().subscriptions =
                 vec!["feed".into()]),
@@ -132,6 +136,7 @@ fn what_goes_on_with_a_warning_says_so() {
     );
     let quiet = [
         warnings("", &|_| {}),
+        warnings("compression: {method: Gzip}", &|f| f.client = Ok(old_client())),
         warnings("rolePasswords: Omit", &|f| f.server.reads_role_passwords = false),
         warnings("schemaOnly: true", &|f| {
             f.databases.get_mut("orders").unwrap().unreadable_large_objects = 1;
@@ -192,10 +197,11 @@ fn the_default_compression_is_what_the_client_can_do() {
             major,
             version: major.to_string(),
         };
-        super::compression(&planned(""), &client).unwrap().method
+        let (compression, warning) = super::compression(&planned(""), &client).unwrap();
+        (compression.method, warning.is_some())
     };
-    assert_eq!(compression(15), CompressionMethod::Gzip);
-    assert_eq!(compression(16), CompressionMethod::Zstd);
+    assert_eq!(compression(15), (CompressionMethod::Gzip, true));
+    assert_eq!(compression(16), (CompressionMethod::Zstd, false));
 }
 
 fn server_with(names: &[&str]) -> Vec<Database> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use pgrescue::api::backup::CompressionMethod;
+use pgrescue::api::reasons;
 use pgrescue::plan::report::Outcome;
 use pgrescue::postgres::archive::Toc;
 use serde_json::{Value, json};
@@ -174,6 +176,54 @@ async fn all_databases_but_some_are_stored_side_by_side() {
         let target = server.create_database_with("restored", "TEMPLATE template0");
         objects.restore(&request.snapshot(), &source.name, &target, 18, &[]);
         source.content().assert_same(&target.content());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_compressed_as_asked_or_by_the_best_that_the_servers_client_has() {
+    for (major, asked, stored) in [
+        (15, None, CompressionMethod::Gzip),
+        (15, Some("Gzip"), CompressionMethod::Gzip),
+        (15, Some("None"), CompressionMethod::None),
+        (16, None, CompressionMethod::Zstd),
+        (16, Some("Lz4"), CompressionMethod::Lz4),
+    ] {
+        let source = PostgresServer::shared(major).create_database("compressed");
+        source.load_plain();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let objects = Objects(folder.path().to_owned());
+        let more = asked.map_or(json!({}), |method| json!({"compression": {"method": method}}));
+        let request = request(&source, in_folder(folder.path()), more);
+        let ended = request.run().await;
+        ended.artifact();
+        let manifest = objects.manifest(&request.snapshot());
+        assert_eq!(manifest.selection.compression.method, stored);
+        assert_eq!(manifest.warnings, ended.status.warnings);
+        let warned = manifest
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("compressed by Gzip"));
+        assert_eq!(warned, major == 15 && asked.is_none(), "{:?}", manifest.warnings);
+        let target = source.server.create_database_with("restored", "TEMPLATE template0");
+        objects.restore(&request.snapshot(), &source.name, &target, major, &[]);
+        source.content().assert_same(&target.content());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compression_that_the_servers_client_does_not_have_is_refused_when_it_is_named() {
+    let source = PostgresServer::shared(15).create_database("uncompressed");
+    for method in ["Zstd", "Lz4"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let more = json!({"compression": {"method": method}});
+        let ended = request(&source, in_folder(folder.path()), more).run().await;
+        let refusal = ended.refusal();
+        assert_eq!(refusal.reason, reasons::INVALID_SPEC, "{refusal:?}");
+        assert!(
+            refusal.hint.as_ref().is_some_and(|hint| hint.contains("Gzip")),
+            "{refusal:?}"
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
     }
 }
 
