@@ -28,20 +28,20 @@ use tokio_util::sync::CancellationToken;
 use crate::parts::{Database, PASSWORD, PostgresServer, S3Server, SUPERUSER, cache, client_folder};
 
 /// One S3 server for all backups; each test has a bucket.
-fn s3() -> &'static S3Server {
+pub fn s3() -> &'static S3Server {
     static SHARED: OnceLock<S3Server> = OnceLock::new();
     SHARED.get_or_init(S3Server::start)
 }
 
 /// An empty bucket of its own.
-fn new_bucket() -> String {
+pub fn new_bucket() -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let bucket = format!("backups-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     s3().create_bucket(&bucket);
     bucket
 }
 
-fn in_bucket(bucket: &str) -> Value {
+pub fn in_bucket(bucket: &str) -> Value {
     in_bucket_of(&s3().endpoint, bucket)
 }
 
@@ -52,8 +52,13 @@ fn in_bucket_of(endpoint: &str, bucket: &str) -> Value {
     }})
 }
 
-fn in_folder(folder: &Path) -> Value {
+pub fn in_folder(folder: &Path) -> Value {
     json!({"folder": {"path": folder.display().to_string()}})
+}
+
+/// Keys of the Secret that `in_bucket` names.
+pub fn s3_keys() -> Value {
+    json!({"AWS_ACCESS_KEY_ID": S3Server::ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": S3Server::SECRET_KEY})
 }
 
 /// All client programs that a release image has.
@@ -69,24 +74,24 @@ fn client_tools() -> Arc<ClientTools> {
 }
 
 /// One backup request, before it runs.
-struct Request {
-    plan: BackupPlan,
-    context: Context,
+pub struct Request {
+    pub plan: BackupPlan,
+    pub context: Context,
 }
 
 /// How it ended.
-struct Ended {
-    result: Result<Done, Failed>,
-    status: AgentStatus,
+pub struct Ended {
+    pub result: Result<Done, Failed>,
+    pub status: AgentStatus,
 }
 
 /// A backup of one database as the superuser; `more` is the rest of the spec.
-fn request(database: &Database<'_>, storage: Value, more: Value) -> Request {
+pub fn request(database: &Database<'_>, storage: Value, more: Value) -> Request {
     request_as(SUPERUSER, PASSWORD, database.server.port, &database.name, storage, more)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "callers make the storage for the call")]
-fn request_as(user: &str, password: &str, port: u16, database: &str, storage: Value, more: Value) -> Request {
+pub fn request_as(user: &str, password: &str, port: u16, database: &str, storage: Value, more: Value) -> Request {
     let mut spec = json!({"connection": {"secretRef": {"name": "db"}}, "storage": storage});
     merge(&mut spec, more);
     let run = Run {
@@ -104,8 +109,7 @@ fn request_as(user: &str, password: &str, port: u16, database: &str, storage: Va
     let secrets = [
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {
             "host": "127.0.0.1", "port": port.to_string(), "user": user, "password": password, "dbname": database}}),
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": {
-            "AWS_ACCESS_KEY_ID": S3Server::ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": S3Server::SECRET_KEY}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": s3_keys()}),
     ];
     for secret in secrets {
         references.add(&secret).expect("a Secret");
@@ -137,7 +141,7 @@ fn merge(into: &mut Value, more: Value) {
 }
 
 impl Request {
-    async fn run(&self) -> Ended {
+    pub async fn run(&self) -> Ended {
         let result = pgrescue::agent::backup::run(&self.plan, &self.context).await;
         Ended {
             result,
@@ -166,14 +170,14 @@ impl Request {
         }
     }
 
-    fn snapshot(&self) -> String {
+    pub fn snapshot(&self) -> String {
         self.plan.run.snapshot_id()
     }
 }
 
 impl Ended {
     #[track_caller]
-    fn artifact(&self) -> &Artifact {
+    pub fn artifact(&self) -> &Artifact {
         match &self.result {
             Ok(done) => {
                 assert_eq!(done.outcome, Outcome::Succeeded);
@@ -184,34 +188,34 @@ impl Ended {
     }
 
     #[track_caller]
-    fn refusal(&self) -> &Refusal {
+    pub fn refusal(&self) -> &Refusal {
         &self.result.as_ref().expect_err("the backup fails").refusal
     }
 }
 
 /// Where the objects of a test are, as files.
 #[derive(Clone)]
-struct Objects(std::path::PathBuf);
+pub struct Objects(pub std::path::PathBuf);
 
 impl Objects {
-    fn of_bucket(bucket: &str) -> Self {
+    pub fn of_bucket(bucket: &str) -> Self {
         Self(s3().bucket_folder(bucket).join("team/a"))
     }
 
-    fn read(&self, key: &str) -> Vec<u8> {
+    pub fn read(&self, key: &str) -> Vec<u8> {
         std::fs::read(self.0.join(key)).unwrap_or_else(|error| panic!("object {key}: {error}"))
     }
 
-    fn manifest(&self, snapshot: &str) -> Manifest {
+    pub fn manifest(&self, snapshot: &str) -> Manifest {
         Manifest::read(&self.read(&format!("snapshots/{snapshot}/manifest.json"))).expect("a manifest")
     }
 
-    fn exists(&self, key: &str) -> bool {
+    pub fn exists(&self, key: &str) -> bool {
         self.0.join(key).exists()
     }
 
     /// Restores a database's archive with the stock program of this major version.
-    fn restore(&self, snapshot: &str, name: &str, target: &Database<'_>, client: u32, options: &[&str]) {
+    pub fn restore(&self, snapshot: &str, name: &str, target: &Database<'_>, client: u32, options: &[&str]) {
         let key = pgrescue::store::layout::archive(snapshot, name);
         let mut file = tempfile::NamedTempFile::new().expect("the temporary folder is writable");
         file.write_all(&self.read(&key)).expect("the temporary folder has room");

@@ -16,7 +16,7 @@ use crate::archive::{dump, read, restore_from_memory, restore_from_stdin};
 use crate::fixtures::CANARY;
 use crate::parts::{Database, PASSWORD, PostgresServer, SUPERUSER};
 
-type Options = BTreeMap<String, String>;
+pub type Options = BTreeMap<String, String>;
 type Secrets = BTreeMap<String, BTreeMap<String, SecretString>>;
 
 const NASTY: &str = "canary:it''s 'q' \"a\" \\back\\slash\\'; $1 $$ $x$ -- x\n/* */ newline\ttab é☃ E'\\047'";
@@ -25,7 +25,7 @@ const ODD_ROLE: &str = "fixture \"rôle\" \\ with.all 'of it'";
 const NEWLINE_ROLE: &str = "fixture\nnewline; DROP ROLE fixture_reader; --";
 
 /// Servers with their options, as the catalog has them.
-fn servers_of(database: &Database<'_>) -> BTreeMap<String, Options> {
+pub fn servers_of(database: &Database<'_>) -> BTreeMap<String, Options> {
     parsed(&database.psql(
         "SELECT json_object_agg(srvname, (SELECT coalesce(json_object_agg(option_name, option_value), '{}') \
              FROM pg_options_to_table(srvoptions))) FROM pg_foreign_server",
@@ -33,7 +33,7 @@ fn servers_of(database: &Database<'_>) -> BTreeMap<String, Options> {
 }
 
 /// User mappings with their options, by `role@server`.
-fn mappings_of(database: &Database<'_>) -> BTreeMap<String, Options> {
+pub fn mappings_of(database: &Database<'_>) -> BTreeMap<String, Options> {
     parsed(&database.psql(
         "SELECT json_object_agg(usename || '@' || srvname, (SELECT coalesce(json_object_agg(option_name, option_value), \
              '{}') FROM pg_options_to_table(umoptions))) FROM pg_user_mappings",

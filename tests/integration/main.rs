@@ -25,3 +25,4 @@ mod parts_are_real;
 mod restore;
 mod stock_round_trip;
 mod store;
+mod whole;

@@ -36,7 +36,7 @@ pub struct Request {
     pub references: ManifestReferences,
     pub stop: CancellationToken,
     pub reporter: Reporter,
-    _files: Arc<tempfile::TempDir>,
+    _files: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Request {
@@ -47,6 +47,14 @@ impl Request {
 
     /// The same through another port, such as a proxy's.
     pub fn through(snapshot: &Snapshot, port: u16, database: &str) -> Self {
+        Self {
+            _files: Some(snapshot.keep()),
+            ..Self::of(snapshot.source(), port, database)
+        }
+    }
+
+    /// Of any snapshot.
+    pub fn of(source: SnapshotSource, port: u16, database: &str) -> Self {
         let mut references = ManifestReferences::default();
         add_secret(&mut references, "target", &json!({ "password": PASSWORD }));
         let spec = json!({
@@ -65,11 +73,11 @@ impl Request {
             spec,
             name: "orders-copy".into(),
             uid: format!("uid of {database}"),
-            source: snapshot.source(),
+            source,
             references,
             stop: CancellationToken::new(),
             reporter: Reporter::default(),
-            _files: snapshot.keep(),
+            _files: None,
         }
     }
 

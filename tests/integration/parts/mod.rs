@@ -22,6 +22,7 @@ pub use certificates::Certificates;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quoted};
 pub use s3::S3Server;
+pub use schema::Schema;
 pub use toxiproxy::Toxiproxy;
 
 /// Every major version that the product supports as a server.
