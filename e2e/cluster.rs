@@ -14,6 +14,8 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
+use crate::own_node::OwnNode;
+
 /// Name that `up.sh` and `images.sh` know the cluster by: of `E2E_CLUSTER`, as in `run.sh`.
 fn name() -> String {
     env::var("E2E_CLUSTER").unwrap_or_else(|_| "e2e".to_owned())
@@ -123,6 +125,17 @@ impl Cluster {
                 ))
             });
         Some(requests.collect())
+    }
+
+    /// Our own node; none where the cluster is a caller's, or kind's.
+    pub fn own_node(&self) -> Option<OwnNode> {
+        let state = self.kubeconfig.parent()?;
+        let slot = fs::read_to_string(state.join("slot")).ok()?;
+        let pid = fs::read_to_string(state.join("node.pid")).ok()?;
+        Some(OwnNode {
+            cgroup: format!("pgrescue{}", slot.trim()),
+            pid: pid.trim().to_owned(),
+        })
     }
 
     /// The folder for volumes on our own node; none where the cluster makes volumes itself.

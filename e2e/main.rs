@@ -13,8 +13,10 @@ mod blocks;
 mod cluster;
 mod namespace;
 mod operator;
+mod own_node;
 mod servers;
 
 mod cluster_is_real;
 mod demo;
+mod faults;
 mod runs;

@@ -99,6 +99,87 @@ impl<'namespace> Postgres<'namespace> {
             .trim_end()
             .to_owned()
     }
+
+    /// The rows of every table and materialized view, the values of every sequence and the definition of every index,
+    /// in a line each; rows by their number and a digest. What pgrescue notes in a database is left out.
+    pub fn contents(&self, database: &str) -> String {
+        self.psql(database, CONTENTS)
+    }
+
+    /// Waits until a `COPY` in `database` has moved `bytes` and stops its backend there. Meant to run while an agent
+    /// works, which then stands still in the middle of the rows.
+    pub fn stall_copy(&self, database: &str, bytes: u64) -> StalledCopy<'_> {
+        let seconds = DEADLINE.as_secs();
+        let stall = format!(
+            "DO $$
+             DECLARE backend int; deadline timestamptz := clock_timestamp() + interval '{seconds} s';
+             BEGIN
+                 LOOP
+                     PERFORM pg_stat_clear_snapshot();
+                     SELECT pid INTO backend FROM pg_stat_progress_copy
+                         WHERE datname = '{database}' AND bytes_processed >= {bytes};
+                     EXIT WHEN backend IS NOT NULL;
+                     IF clock_timestamp() > deadline THEN
+                         RAISE 'no COPY in {database} moved {bytes} bytes in time';
+                     END IF;
+                     PERFORM pg_sleep(0.002);
+                 END LOOP;
+                 EXECUTE format('COPY (SELECT %s) TO PROGRAM ''read backend && kill -STOP $backend''', backend);
+                 PERFORM set_config('e2e.backend', backend::text, false);
+             END $$;
+             SELECT current_setting('e2e.backend');"
+        );
+        StalledCopy {
+            postgres: self,
+            backend: self.psql("postgres", &stall),
+        }
+    }
+}
+
+/// See [`Postgres::contents`].
+const CONTENTS: &str = r"
+CREATE FUNCTION pg_temp.contents() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE entry record; line text;
+BEGIN
+    FOR entry IN
+        SELECT c.oid::regclass AS name, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'm', 'S', 'i') AND n.nspname !~ '^pg_(temp|toast)'
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgrescue')
+        ORDER BY n.nspname, c.relname
+    LOOP
+        EXECUTE CASE entry.relkind
+            WHEN 'S' THEN format('SELECT last_value || '' '' || is_called FROM %s', entry.name)
+            WHEN 'i' THEN format('SELECT pg_get_indexdef(indexrelid) || '' '' || indisvalid FROM pg_index
+                WHERE indexrelid = %L::regclass', entry.name)
+            ELSE format('SELECT count(*) || '' rows '' || coalesce(md5(string_agg(digest, '''' ORDER BY digest)), '''')
+                FROM (SELECT md5(line::text) AS digest FROM %s AS line) AS lines', entry.name)
+        END INTO line;
+        RETURN NEXT entry.name || ': ' || line;
+    END LOOP;
+END $$;
+SELECT * FROM pg_temp.contents();";
+
+/// A backend that was stopped in the middle of a `COPY`. It goes on when this value is dropped.
+pub struct StalledCopy<'postgres> {
+    postgres: &'postgres Postgres<'postgres>,
+    backend: String,
+}
+
+impl StalledCopy<'_> {
+    /// Lets the backend go on.
+    pub fn go_on(self) {
+        drop(self);
+    }
+}
+
+impl Drop for StalledCopy<'_> {
+    fn drop(&mut self) {
+        let go_on = format!(
+            "COPY (SELECT {}) TO PROGRAM 'read backend && kill -CONT $backend'",
+            self.backend
+        );
+        self.postgres.psql("postgres", &go_on);
+    }
 }
 
 /// An S3 server: the pod and the Service `s3` on port 7070, the Secret `s3` with its
@@ -151,6 +232,18 @@ impl<'namespace> S3<'namespace> {
             .map(|line| line.trim_start_matches("./").to_owned())
             .collect();
         keys.sort();
+        keys
+    }
+
+    /// How many parts of unfinished uploads the server holds.
+    pub fn unfinished_parts(&self) -> usize {
+        self.keys().iter().filter(|key| key.starts_with(".sgwtmp/")).count()
+    }
+
+    /// Keys of the objects in the bucket, sorted.
+    pub fn objects(&self) -> Vec<String> {
+        let mut keys = self.keys();
+        keys.retain(|key| !key.starts_with(".sgwtmp/"));
         keys
     }
 
