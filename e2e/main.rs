@@ -2,8 +2,8 @@
 //! named by `E2E_KUBECONFIG`).
 //!
 //! `cluster` brings up what the tests share, `namespace` gives a test its own corner of
-//! it, `operator` installs the operator and waits for its runs, `servers` starts PostgreSQL and S3, `blocks` reads the
-//! docs; every other module is one subject.
+//! it, `operator` installs the operator and waits for its runs, `servers` starts PostgreSQL and S3, `shop` stops runs
+//! in the middle, `blocks` reads the docs; every other module is one subject.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
@@ -15,8 +15,11 @@ mod namespace;
 mod operator;
 mod own_node;
 mod servers;
+mod shop;
+mod volume;
 
 mod cluster_is_real;
 mod demo;
 mod faults;
+mod lifecycle;
 mod runs;

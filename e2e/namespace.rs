@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace as KubernetesNamespace, ServiceAccount};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -101,6 +101,46 @@ impl Namespace {
                     self.story()
                 );
             }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Deletes an object as a user does, and does not wait.
+    pub fn delete<K: Resource<DynamicType = ()>>(&self, name: &str) {
+        let kind = K::plural(&());
+        let deleted = self.kubectl(&["delete", &kind, name, "--wait=false"]);
+        deleted.unwrap_or_else(|error| panic!("{error}\n{}", self.story()));
+    }
+
+    /// Waits until the object `name` is gone.
+    pub async fn gone<K>(&self, name: &str)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+    {
+        let api = self.api::<K>();
+        let end = Instant::now() + DEADLINE;
+        while let Some(object) = api.get_opt(name).await.expect("the API server answers") {
+            if Instant::now() > end {
+                let object = serde_json::to_string_pretty(&object).expect("an object is JSON");
+                panic!("{} {name} did not go in time: {object}\n{}", K::kind(&()), self.story());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Deletes the namespace and waits until it is gone.
+    pub async fn delete_all(&self) {
+        let namespaces = Api::<KubernetesNamespace>::all(self.client.clone());
+        let deleted = namespaces.delete(&self.name, &DeleteParams::default()).await;
+        deleted.expect("a namespace can be deleted");
+        let end = Instant::now() + DEADLINE;
+        while let Some(namespace) = namespaces.get_opt(&self.name).await.expect("the API server answers") {
+            assert!(
+                Instant::now() < end,
+                "the namespace did not go in time: {:#?}\n{}",
+                namespace.status,
+                self.story()
+            );
             sleep(Duration::from_millis(100)).await;
         }
     }

@@ -28,9 +28,11 @@ pub fn restricted() -> Value {
 
 /// A PostgreSQL server: the pod and the Service `name`, and the Secret `<name>-db` with the
 /// keys that CloudNativePG writes.
+#[derive(Clone)]
 pub struct Postgres<'namespace> {
     namespace: &'namespace Namespace,
     name: String,
+    secret: Value,
 }
 
 impl<'namespace> Postgres<'namespace> {
@@ -66,7 +68,19 @@ impl<'namespace> Postgres<'namespace> {
         Self {
             namespace,
             name: name.to_owned(),
+            secret,
         }
+    }
+
+    /// The Secret, for another namespace.
+    pub const fn secret(&self) -> &Value {
+        &self.secret
+    }
+
+    /// Names of the databases that a user made, sorted.
+    pub fn databases(&self) -> Vec<String> {
+        let sql = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1";
+        self.psql("postgres", sql).lines().map(str::to_owned).collect()
     }
 
     /// Runs SQL in a database as the superuser; rows come back unaligned, `|` between columns.
@@ -184,9 +198,11 @@ impl Drop for StalledCopy<'_> {
 
 /// An S3 server: the pod and the Service `s3` on port 7070, the Secret `s3` with its
 /// credentials, and one bucket.
+#[derive(Clone)]
 pub struct S3<'namespace> {
     namespace: &'namespace Namespace,
     bucket: String,
+    secret: Value,
 }
 
 impl<'namespace> S3<'namespace> {
@@ -217,7 +233,18 @@ impl<'namespace> S3<'namespace> {
         Self {
             namespace,
             bucket: bucket.to_owned(),
+            secret,
         }
+    }
+
+    /// The Secret, for another namespace.
+    pub const fn secret(&self) -> &Value {
+        &self.secret
+    }
+
+    /// The server's URL in every namespace.
+    pub fn endpoint(&self) -> String {
+        format!("http://s3.{}.svc:{}", self.namespace.name, Self::PORT)
     }
 
     /// Keys in the bucket, sorted; parts of unfinished uploads too (below `.sgwtmp`).
@@ -298,7 +325,8 @@ async fn await_service(namespace: &Namespace, name: &str, port: u16) {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod says that it is ready.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }

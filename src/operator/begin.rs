@@ -8,6 +8,7 @@ use kube::runtime::controller::Action;
 use super::apply::{self, Applied};
 use super::context::Context;
 use super::error::Error;
+use super::finalizers;
 use super::finish::{self, End};
 use super::job::JobRequest;
 use super::names;
@@ -57,7 +58,9 @@ pub async fn resume<R: RunResource>(context: &Context, work: Work<R>) -> Result<
     }
 }
 
-async fn start<R: RunResource>(context: &Context, mut work: Work<R>, plan: &Plan) -> Result<Action, Error> {
+async fn start<R: RunResource>(context: &Context, work: Work<R>, plan: &Plan) -> Result<Action, Error> {
+    // From its Job on the run may leave something half done.
+    let mut work = Box::pin(finalizers::hold(context, work)).await?;
     let Some(JobReference { name, .. }) = work.status.job.clone() else {
         return Ok(Action::requeue(Duration::ZERO));
     };

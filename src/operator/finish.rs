@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::error::Error;
+use super::finalizers;
 use super::metrics::RunOutcome;
 use super::names::FIELD_MANAGER;
 use super::reconcile::Work;
@@ -125,6 +126,7 @@ pub async fn settle<R: RunResource>(context: &Context, mut work: Work<R>) -> Res
     for JobReference { name, .. } in work.status.job.iter().chain(follow_up) {
         retire(context, &work, name).await?;
     }
+    Box::pin(finalizers::hold(context, work)).await?;
     Ok(Action::await_change())
 }
 

@@ -104,9 +104,13 @@ pub async fn make<R: RunResource>(
         settings: &context.settings,
     };
     let applied = match purpose {
-        FollowUpPurpose::Check | FollowUpPurpose::CleanUp => Box::pin(apply::owned(&context.client, &request)).await?,
         // Foreground deletion of the resource would take a Job along that it owns.
-        FollowUpPurpose::Delete => Box::pin(apply::ownerless(&context.client, &request)).await?,
+        _ if work.resource.meta().deletion_timestamp.is_some() => {
+            Box::pin(apply::ownerless(&context.client, &request)).await?
+        }
+        FollowUpPurpose::Check | FollowUpPurpose::CleanUp | FollowUpPurpose::Delete => {
+            Box::pin(apply::owned(&context.client, &request)).await?
+        }
     };
     Ok(match applied {
         Applied::Job(job) => Ok(JobReference {

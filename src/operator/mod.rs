@@ -8,6 +8,7 @@ mod controllers;
 mod deletion;
 pub mod error;
 mod events;
+mod finalizers;
 mod finish;
 mod follow;
 mod follow_up;

@@ -24,6 +24,8 @@ pub const RUN_NAME: &str = "pgrescue.dev/run-name";
 pub const REPORT_FINALIZER: &str = "pgrescue.dev/report";
 /// Finalizer that keeps a backup's resource until its artefact is deleted.
 pub const ARTIFACT_FINALIZER: &str = "pgrescue.dev/artifact";
+/// Finalizer that keeps a resource while its run is under way, so that what is half done is removed before it goes.
+pub const UNFINISHED_FINALIZER: &str = "pgrescue.dev/unfinished";
 
 /// The API server cuts the Job's name in a pod's to 58 characters, dash included, and suffixes come before that.
 const LONGEST_RUN_NAME: usize = 35;

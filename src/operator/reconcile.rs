@@ -11,6 +11,7 @@ use super::begin;
 use super::context::Context;
 use super::deletion;
 use super::error::{Category, Error};
+use super::finalizers;
 use super::finish;
 use super::follow;
 use super::follow_up;
@@ -109,7 +110,7 @@ async fn advance<R: RunResource>(context: &Context, namespace: &str, name: &str)
     if work.resource.meta().deletion_timestamp.is_some() {
         return Box::pin(deletion::proceed(context, work)).await;
     }
-    let work = Box::pin(deletion::hold(context, work)).await?;
+    let work = Box::pin(finalizers::hold(context, work)).await?;
     match stage(&work.status, &work.request) {
         Stage::New => Box::pin(begin::begin(context, work)).await,
         Stage::Starting => Box::pin(begin::resume(context, work)).await,

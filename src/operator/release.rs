@@ -12,9 +12,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use super::error::Error;
+use super::finalizers;
 use super::names::{MANAGED_BY, REPORT_FINALIZER, RunReference};
 use super::observe;
 use super::resource::RunResource;
+use crate::api::status::Phase;
 use crate::api::{PgBackup, PgRestore};
 use crate::plan::RunKind;
 use crate::plan::report::Outcome;
@@ -58,30 +60,50 @@ pub async fn release_if_unneeded(client: &Client, pod: &ObjectMeta) -> Result<()
     let Some(run) = RunReference::from_metadata(pod) else {
         return Ok(());
     };
-    if is_over(client, &run).await? || has_ended_without_success(client, &run, pod).await? {
+    let unneeded = match report_of(client, &run).await? {
+        Report::Recorded => true,
+        Report::DecidesOnDeletion => false,
+        Report::OfThisAttempt => has_ended_without_success(client, &run, pod).await?,
+    };
+    if unneeded {
         release(client, pod).await?;
     }
     Ok(())
 }
 
-async fn is_over(client: &Client, run: &RunReference) -> Result<bool, Error> {
+/// What the report of a run's pod is still good for.
+enum Report {
+    /// Nothing: the run has its outcome, or is gone.
+    Recorded,
+    /// It says whether the run, which is being deleted, left anything behind. The deletion lets the pods go.
+    DecidesOnDeletion,
+    /// The outcome, if it is a success.
+    OfThisAttempt,
+}
+
+async fn report_of(client: &Client, run: &RunReference) -> Result<Report, Error> {
     match run.kind {
-        RunKind::PgBackup => is_over_as::<PgBackup>(client, run).await,
-        RunKind::PgRestore => is_over_as::<PgRestore>(client, run).await,
+        RunKind::PgBackup => report_of_a::<PgBackup>(client, run).await,
+        RunKind::PgRestore => report_of_a::<PgRestore>(client, run).await,
     }
 }
 
-async fn is_over_as<R: RunResource>(client: &Client, run: &RunReference) -> Result<bool, Error> {
+async fn report_of_a<R: RunResource>(client: &Client, run: &RunReference) -> Result<Report, Error> {
     let resource = Api::<R>::namespaced(client.clone(), &run.namespace)
         .get_opt(&run.name)
         .await
         .map_err(Error::kubernetes("get", &run.name))?;
-    Ok(resource
-        .filter(|resource| resource.uid().as_ref() == Some(&run.uid))
-        .is_none_or(|resource| {
-            let phase = resource.run_status().and_then(|status| status.phase);
-            phase.is_some_and(crate::api::status::Phase::is_terminal)
-        }))
+    let Some(resource) = resource.filter(|resource| resource.uid().as_ref() == Some(&run.uid)) else {
+        return Ok(Report::Recorded);
+    };
+    let phase = resource.run_status().and_then(|status| status.phase);
+    Ok(if phase.is_some_and(Phase::is_terminal) {
+        Report::Recorded
+    } else if resource.meta().deletion_timestamp.is_some() && finalizers::hold_back(&resource) {
+        Report::DecidesOnDeletion
+    } else {
+        Report::OfThisAttempt
+    })
 }
 
 /// A report of a failure is of no use while the Job goes on: the next attempt decides. One of success is the outcome.

@@ -31,7 +31,8 @@ pub struct Settings {
     /// How long the Job and the pods of a finished run are kept, in seconds.
     #[arg(long, env = "PGRESCUE_FINISHED_JOB_TTL_SECONDS", default_value_t = 86_400)]
     pub finished_job_ttl_seconds: i32,
-    /// How long the deletion of a resource may wait for the deletion of its artefact, in seconds.
+    /// How long the deletion of a resource may wait for the deletion of its artefact, or of what its unfinished run made,
+    /// in seconds.
     #[arg(long, env = "PGRESCUE_DELETION_DEADLINE_SECONDS", default_value_t = 600)]
     pub deletion_deadline_seconds: u32,
     /// Namespaces to work in. Left out: all.

@@ -123,6 +123,13 @@ impl ControllerStatus {
         }
     }
 
+    /// Whether a Job was named that may change something, and the outcome is not final.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        let changes = self.job.as_ref().is_some_and(|job| !names::is_dry_run(&job.name));
+        changes && self.completion_time.is_none()
+    }
+
     /// Says where the run is, as of this generation. Times of conditions that stay as they are stay too.
     pub fn set(&mut self, situation: &Situation, generation: i64, now: Timestamp) {
         let Situation { phase, reason, message } = situation;

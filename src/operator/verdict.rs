@@ -4,9 +4,9 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
 use super::observe::{Attempt, AttemptEnd, Observation};
 use crate::api::reasons;
-use crate::api::status::{Failure, FailureClass};
+use crate::api::status::{Failure, FailureClass, StepState, StepStatus};
 use crate::plan::Refusal;
-use crate::plan::report::{Outcome, Report};
+use crate::plan::report::{Outcome, PREFLIGHT, Report};
 
 /// What an observed Job means for its run.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +106,30 @@ fn failed(job: &Job, condition: &JobCondition, attempts: &[Attempt]) -> Verdict 
         failure,
         unclean: !clean,
         plan_hash: report.and_then(|report| report.plan_hash.clone()),
+    }
+}
+
+/// Whether no agent of a Job has changed anything: none began, or each that did ended before its first step. `uid` is
+/// the Job's as recorded, `steps` what agents said of their steps while they ran.
+#[must_use]
+pub fn changed_nothing(observation: &Observation, uid: Option<&str>, steps: &[StepStatus]) -> bool {
+    let Observation { job, attempts } = observation;
+    let all_seen = match job {
+        Some(job) => condition(job, "Complete").is_none() && failed_pods(job) <= attempts.len(),
+        None => uid.is_none(),
+    };
+    // A pod that the cluster took away is gone, and does not count as failed.
+    let begun = steps
+        .iter()
+        .any(|step| step.name != PREFLIGHT && !matches!(step.state, StepState::Planned | StepState::Pending));
+    all_seen && !begun && attempts.iter().all(ended_before_its_first_step)
+}
+
+fn ended_before_its_first_step(attempt: &Attempt) -> bool {
+    let report = attempt.end.as_ref().and_then(|end| end.report.as_ref());
+    match report.and_then(|report| report.failure.as_ref()) {
+        Some(failure) => failure.step.as_deref().is_none_or(|step| step == PREFLIGHT),
+        None => !attempt.started,
     }
 }
 

@@ -9,6 +9,9 @@ use crate::api::status::{Artifact, Failure, FailureClass};
 /// breaks JSON (Kubernetes, container `terminationMessagePath`).
 pub const REPORT_LIMIT_BYTES: usize = 3072;
 
+/// Name of what an agent does before the first step. Nothing is changed in it.
+pub const PREFLIGHT: &str = "preflight";
+
 /// What the agent says at its end.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]

@@ -35,14 +35,11 @@ use crate::api::{conditions, reasons};
 use crate::plan::Refusal;
 use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::{self, DatabaseSteps, Steps, names};
-use crate::plan::report::{Done, Failed, Outcome};
+use crate::plan::report::{Done, Failed, Outcome, PREFLIGHT};
 use crate::postgres::catalog::ServerCatalog;
 use crate::postgres::client_tools::ToolSet;
 use crate::postgres::connection::ConnectionSettings;
 use crate::store::{self, Store};
-
-/// Name of what comes before the steps.
-const PREFLIGHT: &str = "preflight";
 
 /// How often a database is begun again because a change of definitions stood in the way of pg_dump.
 const DUMP_ATTEMPTS: usize = 3;

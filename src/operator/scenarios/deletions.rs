@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::cluster::{Backup, Cluster, NAMESPACE, wrong_password};
 use crate::api::status::{FollowUpPurpose, Phase};
-use crate::operator::names::ARTIFACT_FINALIZER;
+use crate::operator::names::{ARTIFACT_FINALIZER, UNFINISHED_FINALIZER};
 use crate::plan::Plan;
 use crate::plan::report::Outcome;
 
 super::scenarios!(
-    a_finalizer_follows_the_deletion_policy,
+    a_finalizer_follows_the_deletion_policy_and_the_run,
     the_artefact_is_deleted_by_a_job_that_outlives_the_resource,
     a_run_under_way_is_stopped_before_its_artefact_is_deleted,
     an_artefact_that_cannot_be_deleted_is_kept_and_the_resource_goes,
@@ -43,16 +43,19 @@ fn is_gone(cluster: &Cluster) -> bool {
     cluster.server.get("shop/pgbackups/orders").is_none()
 }
 
-async fn a_finalizer_follows_the_deletion_policy(cluster: &mut Cluster) {
+async fn a_finalizer_follows_the_deletion_policy_and_the_run(cluster: &mut Cluster) {
     cluster.backup("orders", json!({}));
-    cluster.reconcile::<Backup>("orders").await;
-    assert_eq!(finalizers(cluster), Value::Null, "none where the artefact stays");
+    let job = cluster.started::<Backup>("orders").await;
+    assert_eq!(finalizers(cluster), json!([UNFINISHED_FINALIZER]));
     cluster.change_spec::<Backup>("orders", "deletionPolicy", json!("Delete"));
     cluster.reconcile::<Backup>("orders").await;
     assert_eq!(finalizers(cluster), json!([ARTIFACT_FINALIZER]));
     cluster.change_spec::<Backup>("orders", "deletionPolicy", json!("Retain"));
     cluster.reconcile::<Backup>("orders").await;
-    assert_eq!(finalizers(cluster), json!([]));
+    assert_eq!(finalizers(cluster), json!([UNFINISHED_FINALIZER]));
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    assert_eq!(finalizers(cluster), json!([]), "none where the artefact stays");
 }
 
 async fn the_artefact_is_deleted_by_a_job_that_outlives_the_resource(cluster: &mut Cluster) {

@@ -10,6 +10,7 @@ mod replicas;
 mod restores;
 mod rights;
 mod runs;
+mod unfinished;
 
 /// Makes each scenario a test, and a function that runs all of a module and returns the calls that they made.
 macro_rules! scenarios {

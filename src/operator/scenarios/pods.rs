@@ -10,7 +10,8 @@ super::scenarios!(
     a_deleted_pod_that_failed_is_let_go_while_the_run_goes_on,
     a_deleted_pod_that_succeeded_is_kept_until_the_outcome_is_recorded,
     a_deleted_pod_that_runs_is_kept_until_it_ended,
-    the_pods_of_a_deleted_run_are_let_go,
+    a_deleted_pod_that_ended_is_kept_while_its_run_is_being_deleted,
+    the_pods_of_a_run_that_is_gone_are_let_go,
 );
 
 async fn run_with_pod(cluster: &Cluster, state: &Value) {
@@ -52,8 +53,22 @@ async fn a_deleted_pod_that_runs_is_kept_until_it_ended(cluster: &mut Cluster) {
     assert!(!is_released(cluster).await);
 }
 
-async fn the_pods_of_a_deleted_run_are_let_go(cluster: &mut Cluster) {
+async fn a_deleted_pod_that_ended_is_kept_while_its_run_is_being_deleted(cluster: &mut Cluster) {
+    run_with_pod(cluster, &terminated(&Report::failed(wrong_password(), None, None))).await;
+    cluster.server.delete("shop/pgbackups/orders");
+    assert!(
+        !is_released(cluster).await,
+        "its report says that nothing is left behind"
+    );
+    cluster.reconcile::<Backup>("orders").await;
+    assert!(cluster.server.get("shop/pods/orders-1").is_none());
+}
+
+async fn the_pods_of_a_run_that_is_gone_are_let_go(cluster: &mut Cluster) {
     run_with_pod(cluster, &json!({"running": {}})).await;
+    cluster.server.change("shop/pgbackups/orders", |object| {
+        object["metadata"]["finalizers"] = json!([]);
+    });
     cluster.server.delete("shop/pgbackups/orders");
     assert!(is_released(cluster).await, "nothing may hold the namespace");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::api_server::Call;
-use super::{deletions, endings, pods, replicas, restores, runs};
+use super::{deletions, endings, pods, replicas, restores, runs, unfinished};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,6 +48,7 @@ async fn the_operators_rights_are_the_calls_that_it_makes() {
         endings::all().await,
         restores::all().await,
         deletions::all().await,
+        unfinished::all().await,
         pods::all().await,
         replicas::all().await,
     ] {
