@@ -58,15 +58,25 @@ async fn create_job(client: &Client, request: &JobRequest<'_>, job: &Job) -> Res
     if let Some(created) = create(client, request.run, job, &object).await? {
         return Ok(Applied::Job(Box::new(created)));
     }
-    let jobs = Api::<Job>::namespaced(client.clone(), &request.run.namespace);
-    let existing = jobs.get(request.name).await.map_err(Error::kubernetes("get", object))?;
-    Ok(
-        if RunReference::from_metadata(&existing.metadata).as_ref() == Some(request.run) {
-            Applied::Job(Box::new(existing))
+    // One that is gone by now is made by the next reconciliation.
+    find(client, request.run, request.name)
+        .await?
+        .ok_or(Error::Conflict { object })
+}
+
+/// The Job of that name, if there is one.
+pub async fn find(client: &Client, run: &RunReference, name: &str) -> Result<Option<Applied>, Error> {
+    let found = Api::<Job>::namespaced(client.clone(), &run.namespace)
+        .get_opt(name)
+        .await
+        .map_err(Error::kubernetes("get", format_args!("Job {name}")))?;
+    Ok(found.map(|job| {
+        if RunReference::from_metadata(&job.metadata).as_ref() == Some(run) {
+            Applied::Job(Box::new(job))
         } else {
             Applied::Taken
-        },
-    )
+        }
+    }))
 }
 
 /// Lets the agent write the status of its run. The admission policy narrows that to the run of the pod.

@@ -51,6 +51,12 @@ pub async fn begin<R: RunResource>(context: &Context, mut work: Work<R>) -> Resu
 
 /// Goes on where the operator stopped between recording the Job's name and its UID.
 pub async fn resume<R: RunResource>(context: &Context, work: Work<R>) -> Result<Action, Error> {
+    // A Job that was made before is the run, whatever has become of its backup since.
+    if let Some(JobReference { name, .. }) = work.status.job.clone()
+        && let Some(applied) = apply::find(&context.client, &work.request.reference, &name).await?
+    {
+        return made(context, work, name, applied).await;
+    }
     match plan(context, &*work.resource, &work.request).await? {
         Decision::Run(plan) => start(context, work, &plan).await,
         Decision::Wait(refusal) => wait(context, work, &refusal).await,
@@ -60,7 +66,7 @@ pub async fn resume<R: RunResource>(context: &Context, work: Work<R>) -> Result<
 
 async fn start<R: RunResource>(context: &Context, work: Work<R>, plan: &Plan) -> Result<Action, Error> {
     // From its Job on the run may leave something half done.
-    let mut work = Box::pin(finalizers::hold(context, work)).await?;
+    let work = Box::pin(finalizers::hold(context, work)).await?;
     let Some(JobReference { name, .. }) = work.status.job.clone() else {
         return Ok(Action::requeue(Duration::ZERO));
     };
@@ -72,12 +78,20 @@ async fn start<R: RunResource>(context: &Context, work: Work<R>, plan: &Plan) ->
         log_level: work.request.log_level,
         settings: &context.settings,
     };
-    let applied = match Box::pin(apply::owned(&context.client, &request)).await {
-        Ok(applied) => applied,
-        Err(error) => return not_made(context, work, error).await,
-    };
+    match Box::pin(apply::owned(&context.client, &request)).await {
+        Ok(applied) => made(context, work, name, applied).await,
+        Err(error) => not_made(context, work, error).await,
+    }
+}
+
+async fn made<R: RunResource>(
+    context: &Context,
+    mut work: Work<R>,
+    name: String,
+    applied: Applied,
+) -> Result<Action, Error> {
     let Applied::Job(job) = applied else {
-        return finish::finish(context, work, End::refused(taken(&name))).await;
+        return Box::pin(finish::finish(context, work, End::refused(taken(&name)))).await;
     };
     work.status.job = Some(JobReference {
         name,

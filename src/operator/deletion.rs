@@ -45,6 +45,7 @@ pub async fn proceed<R: RunResource>(context: &Context, work: Work<R>) -> Result
         return give_up(context, &work, purpose, why).await;
     }
     if is_overdue(context, &*work.resource) {
+        abandon(context, &work, purpose).await?;
         return give_up(context, &work, purpose, "it could not be deleted in time").await;
     }
     let run = &work.request.reference;
@@ -132,6 +133,32 @@ const fn doing(purpose: FollowUpPurpose) -> &'static str {
     }
 }
 
+/// Ends a Job that is still at it: it belongs to no resource, so nobody else would, and it must not remove later what
+/// is told to be left.
+async fn abandon<R: RunResource>(context: &Context, work: &Work<R>, purpose: FollowUpPurpose) -> Result<(), Error> {
+    let follow_up = work.status.follow_up.as_ref();
+    let Some(FollowUp { job, .. }) = follow_up.filter(|follow_up| follow_up.purpose == purpose) else {
+        return Ok(());
+    };
+    let deadline = json!({"spec": {"activeDeadlineSeconds": 1}});
+    patch_job(context, &work.request.reference, &job.name, &deadline).await?;
+    retire(context, work, &job.name).await
+}
+
+/// Changes a Job, if it is there.
+async fn patch_job(context: &Context, run: &RunReference, job: &str, patch: &serde_json::Value) -> Result<(), Error> {
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    let jobs = Api::<Job>::namespaced(context.client.clone(), &run.namespace);
+    match jobs.patch(job, &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::kubernetes("stop", format_args!("Job {job}"))(error)),
+    }
+}
+
 fn deleting(message: &str) -> Situation {
     Situation::new(Phase::Deleting, reasons::DELETING, message)
 }
@@ -151,14 +178,7 @@ async fn stop(context: &Context, run: &RunReference, job: &str, observation: &Ob
         .and_then(|job| job.spec.as_ref())
         .is_some_and(|spec| spec.suspend == Some(true));
     if found.is_some() && !ended && !suspended {
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        Api::<Job>::namespaced(context.client.clone(), &run.namespace)
-            .patch(job, &parameters, &Patch::Merge(json!({"spec": {"suspend": true}})))
-            .await
-            .map_err(Error::kubernetes("suspend", format_args!("Job {job}")))?;
+        patch_job(context, run, job, &json!({"spec": {"suspend": true}})).await?;
         return Ok(false);
     }
     Ok(attempts.iter().all(|attempt| attempt.end.is_some()))

@@ -138,11 +138,12 @@ pub async fn retire<R: RunResource>(context: &Context, work: &Work<R>, job: &str
         .get_opt(job)
         .await
         .map_err(Error::kubernetes("get", format_args!("Job {job}")))?;
+    let Some(found) = found else {
+        // A pod that was deleted with its Job is still held where its report was the outcome.
+        return release_pods(&context.client, run, job).await;
+    };
     // The TTL comes last, so a Job that has one is done with.
-    let Some(spec) = found
-        .and_then(|job| job.spec)
-        .filter(|spec| spec.ttl_seconds_after_finished.is_none())
-    else {
+    let Some(spec) = found.spec.filter(|spec| spec.ttl_seconds_after_finished.is_none()) else {
         return Ok(());
     };
     tracing::debug!(job, suspended = spec.suspend, "retiring");

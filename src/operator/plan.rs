@@ -124,7 +124,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
 mod tests {
     use super::*;
 
-    // Every phase of a backup is met in `tests/integration/operator.rs`; this holds what a restore is told.
+    // Restores that go on are in `scenarios`; this holds what the others are told.
     #[test]
     fn a_restore_is_told_why_its_backup_cannot_be_restored() {
         let backup = |phase| {

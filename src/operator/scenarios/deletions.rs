@@ -120,11 +120,16 @@ async fn a_deletion_that_takes_too_long_keeps_the_artefact(cluster: &mut Cluster
     finished(cluster).await;
     cluster.server.delete("shop/pgbackups/orders");
     cluster.reconcile::<Backup>("orders").await;
+    let deletion = deletion(cluster);
     cluster.server.change("shop/pgbackups/orders", |object| {
         object["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
     });
     cluster.reconcile::<Backup>("orders").await;
     assert!(is_gone(cluster));
+    // It would wait for its Secret, delete after all, and stay for ever: no resource owns it.
+    let job = cluster.server.get(&format!("{NAMESPACE}/jobs/{deletion}")).unwrap();
+    assert_eq!(job["spec"]["activeDeadlineSeconds"], 1);
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 86_400);
     assert!(
         cluster
             .context

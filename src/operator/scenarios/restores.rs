@@ -1,19 +1,21 @@
 //! Restores, which wait for their backups.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cluster::{Backup, Cluster, NAMESPACE, Restore, assert_is, condition, wrong_password};
 use crate::api::conditions::STALLED;
 use crate::api::reasons;
-use crate::api::status::Phase;
-use crate::plan::Plan;
+use crate::api::status::{FollowUpPurpose, Phase};
 use crate::plan::report::Outcome;
+use crate::plan::{Plan, Refusal};
 
 super::scenarios!(
     a_restore_waits_for_a_backup_that_is_not_there,
     a_restore_waits_for_its_backup_and_is_woken_by_its_end,
     a_failed_backup_fails_its_restores,
     a_request_that_the_target_remembers_is_already_applied,
+    a_restore_whose_job_was_made_goes_on_although_its_backup_is_gone,
+    a_restore_that_failed_is_cleaned_up_after_on_its_target,
 );
 
 async fn a_restore_waits_for_a_backup_that_is_not_there(cluster: &mut Cluster) {
@@ -77,4 +79,55 @@ async fn a_request_that_the_target_remembers_is_already_applied(cluster: &mut Cl
         Phase::AlreadyApplied,
         reasons::ALREADY_APPLIED,
     );
+}
+
+async fn a_restore_whose_job_was_made_goes_on_although_its_backup_is_gone(cluster: &mut Cluster) {
+    cluster.backup("orders", json!({}));
+    let job = cluster.started::<Backup>("orders").await;
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    cluster.restore("copy", "orders");
+    let job = cluster.started::<Restore>("copy").await;
+    // The operator stopped before it recorded the Job's UID, and meanwhile the backup was deleted.
+    cluster.server.change("shop/pgrestores/copy", |object| {
+        object["status"]["job"]["uid"] = Value::Null;
+    });
+    cluster.server.delete("shop/pgbackups/orders");
+    let after = Cluster::of(cluster.server.clone());
+    let status = after.reconcile::<Restore>("copy").await;
+    assert_is(&status, Phase::Pending, reasons::PROGRESSING);
+    after.succeed(&job, Outcome::Succeeded);
+    assert_is(
+        &after.reconcile::<Restore>("copy").await,
+        Phase::Succeeded,
+        reasons::SUCCEEDED,
+    );
+}
+
+async fn a_restore_that_failed_is_cleaned_up_after_on_its_target(cluster: &mut Cluster) {
+    cluster.backup("orders", json!({}));
+    let job = cluster.started::<Backup>("orders").await;
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    cluster.restore("copy", "orders");
+    let job = cluster.started::<Restore>("copy").await;
+    cluster.fail(
+        &job,
+        Refusal::temporary(reasons::CONNECTION_LOST, "The connection was cut."),
+    );
+    let status = cluster.reconcile::<Restore>("copy").await;
+    let follow_up = status.follow_up.unwrap();
+    assert_eq!(follow_up.purpose, FollowUpPurpose::CleanUp);
+    let job = follow_up.job.name;
+    let config_map = cluster.server.get(&format!("{NAMESPACE}/configmaps/{job}")).unwrap();
+    let plan = serde_json::from_str(config_map["data"]["plan.json"].as_str().unwrap()).unwrap();
+    let Plan::CleanUpRestore(plan) = plan else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(plan.database.as_deref(), Some("orders_copy"));
+    assert_eq!(plan.target.secret.as_deref(), Some("staging-db"));
+    cluster.succeed(&job, Outcome::Succeeded);
+    let status = cluster.reconcile::<Restore>("copy").await;
+    assert_is(&status, Phase::Failed, reasons::CONNECTION_LOST);
+    assert_eq!(status.failure.unwrap().message, "The connection was cut. All is well.");
 }
