@@ -6,6 +6,7 @@ use kube::runtime::controller::Action;
 
 use super::context::Context;
 use super::error::Error;
+use super::events;
 use super::finish::{self, End};
 use super::follow_up;
 use super::names;
@@ -13,10 +14,10 @@ use super::observe::observe;
 use super::reconcile::Work;
 use super::record::record;
 use super::resource::RunResource;
-use super::status;
+use super::status::{self, Situation};
 use super::verdict::{Verdict, judge};
 use crate::api::reasons;
-use crate::api::status::{Failure, FollowUpPurpose, JobReference};
+use crate::api::status::{Failure, FollowUpPurpose, JobReference, Phase};
 use crate::plan::Refusal;
 
 /// How often a Job is looked at whose agent does not run yet: pods that cannot start do not change their Job.
@@ -39,7 +40,8 @@ pub async fn follow<R: RunResource>(context: &Context, mut work: Work<R>, uid: &
             running: false,
             message,
         } => {
-            record(context, work, &status::pending(message)).await?;
+            let situation = not_running(context, &work, message).await;
+            record(context, work, &situation).await?;
             Ok(Action::requeue(STARTING))
         }
         Verdict::Done(report) => Box::pin(finish::finish(context, work, End::of_report(report))).await,
@@ -54,6 +56,23 @@ pub async fn follow<R: RunResource>(context: &Context, mut work: Work<R>, uid: &
         }
         Verdict::Lost => failed(context, work, lost(&name), !names::is_dry_run(&name)).await,
     }
+}
+
+/// No agent runs: the first has not begun, or one has ended and the next is to come. The phase does not go back for
+/// that; an Event tells it, once.
+async fn not_running<R: RunResource>(context: &Context, work: &Work<R>, message: String) -> Situation {
+    if work.status.phase != Some(Phase::Running) {
+        return status::pending(message);
+    }
+    let told = work
+        .status
+        .conditions
+        .iter()
+        .any(|condition| condition.message == message);
+    if !told {
+        events::warn(context, &*work.resource, reasons::PROGRESSING, &message).await;
+    }
+    status::running(message)
 }
 
 /// A failure is final when nothing is left behind; until then it is noted.

@@ -13,6 +13,7 @@ super::scenarios!(
     an_agent_that_was_killed_for_its_memory_is_told_apart_and_cleaned_up_after,
     a_clean_up_that_fails_is_told_with_the_failure,
     a_failure_after_retries_is_cleaned_up_after,
+    a_phase_does_not_go_back_between_two_attempts,
     a_job_that_exceeds_its_deadline_says_so,
     a_report_of_success_stands_although_the_job_failed,
     a_job_that_is_about_to_end_has_not_ended,
@@ -31,6 +32,14 @@ async fn begun(cluster: &Cluster) -> String {
 
 fn killed(reason: &str, exit_code: i32) -> Value {
     json!({"terminated": {"exitCode": exit_code, "reason": reason, "finishedAt": "2026-01-02T04:00:00Z"}})
+}
+
+fn warnings(cluster: &Cluster) -> Vec<Value> {
+    let names = cluster.server.names("shop/events");
+    let events = names
+        .iter()
+        .map(|name| cluster.server.get(&format!("shop/events/{name}")).unwrap());
+    events.filter(|event| event["type"] == "Warning").collect()
 }
 
 /// The follow-up Job of the run and its plan.
@@ -58,13 +67,7 @@ async fn a_refusal_for_good_fails_the_run_and_needs_no_clean_up(cluster: &mut Cl
         "The password is wrong. Correct the Secret."
     );
     assert_eq!(status.follow_up, None);
-    let warnings: Vec<Value> = cluster
-        .server
-        .names("shop/events")
-        .iter()
-        .map(|name| cluster.server.get(&format!("shop/events/{name}")).unwrap())
-        .filter(|event| event["type"] == "Warning")
-        .collect();
+    let warnings = warnings(cluster);
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0]["reason"], reasons::AUTHENTICATION_FAILED);
 }
@@ -129,6 +132,35 @@ async fn a_failure_after_retries_is_cleaned_up_after(cluster: &mut Cluster) {
     );
 }
 
+async fn a_phase_does_not_go_back_between_two_attempts(cluster: &mut Cluster) {
+    let job = begun(cluster).await;
+    cluster.pod(&job, "orders-1", &json!({"running": {}}));
+    cluster.reconcile::<Backup>("orders").await;
+    let cut = Refusal::temporary(reasons::CONNECTION_LOST, "The connection was cut.");
+    cluster.server.change("shop/pods/orders-1", |pod| {
+        pod["status"]["containerStatuses"][0]["state"] = terminated(&Report::failed(cut, None, None));
+    });
+    for _ in 0..2 {
+        let status = cluster.reconcile::<Backup>("orders").await;
+        assert_is(&status, Phase::Running, reasons::PROGRESSING);
+        assert!(
+            status.conditions[0].message.contains("The connection was cut."),
+            "{status:?}"
+        );
+        let told = warnings(cluster);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0]["note"], status.conditions[0].message);
+    }
+    cluster.pod(&job, "orders-2", &json!({"running": {}}));
+    let status = cluster.reconcile::<Backup>("orders").await;
+    assert_is(&status, Phase::Running, reasons::PROGRESSING);
+    assert!(
+        status.conditions[0].message.starts_with("attempt 2: the agent runs"),
+        "{status:?}"
+    );
+    assert_eq!(warnings(cluster).len(), 1);
+}
+
 async fn a_job_that_exceeds_its_deadline_says_so(cluster: &mut Cluster) {
     let job = begun(cluster).await;
     let mut stopped = Refusal::temporary(reasons::INTERRUPTED, "The run was told to stop.");
@@ -185,7 +217,9 @@ async fn a_job_that_is_gone_is_lost_and_never_made_again(cluster: &mut Cluster) 
 async fn a_job_that_is_gone_is_not_lost_while_its_pod_runs(cluster: &mut Cluster) {
     let job = begun(cluster).await;
     cluster.pod(&job, "orders-1", &json!({"running": {}}));
+    // The garbage collector deletes the pod with its Job; it is held until its report is read.
     cluster.server.delete(&format!("{NAMESPACE}/jobs/{job}"));
+    cluster.server.delete("shop/pods/orders-1");
     let status = cluster.reconcile::<Backup>("orders").await;
     assert_eq!(status.follow_up, None, "nothing else may touch what the agent works on");
     let report = Report {
@@ -203,6 +237,7 @@ async fn a_job_that_is_gone_is_not_lost_while_its_pod_runs(cluster: &mut Cluster
         Phase::Succeeded,
         reasons::SUCCEEDED,
     );
+    assert!(cluster.server.get("shop/pods/orders-1").is_none(), "the pod is let go");
 }
 
 async fn a_completed_job_without_report_is_looked_into_by_another_job(cluster: &mut Cluster) {
