@@ -6,14 +6,15 @@ use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::connection::ConnectionPlan;
 use crate::plan::restore::SnapshotSource;
-use crate::postgres::archive::{ArchiveReader, Toc};
-use crate::postgres::connection::ConnectionSettings;
-use crate::postgres::foreign::{self, ForeignServer};
+use crate::postgres::archive::ArchiveReader;
+use crate::postgres::connection::{ConnectionSettings, Session};
+use crate::postgres::foreign::{self, Inventory};
 use crate::postgres::program::{Program, ProgramOutput};
 
-/// The foreign servers of a stored backup.
-pub async fn of_backup(source: &SnapshotSource, context: &Context) -> Result<Vec<ForeignServer>, Refusal> {
-    servers(&stored_definitions(source, context).await?)
+/// The foreign servers of a stored backup, with the names of the options that are not in it.
+pub async fn of_backup(source: &SnapshotSource, context: &Context) -> Result<Inventory, Refusal> {
+    let (toc, stripped) = stored_definitions(source, context).await?;
+    foreign::inventory(&toc, &stripped).map_err(Refusal::from)
 }
 
 /// The foreign servers of a database. pg_dump is asked, so that what is printed is what a backup would hold.
@@ -21,12 +22,13 @@ pub async fn of_database(
     connection: &ConnectionPlan,
     database: Option<&str>,
     context: &Context,
-) -> Result<Vec<ForeignServer>, Refusal> {
+) -> Result<Inventory, Refusal> {
     let settings = ConnectionSettings::resolve(connection, &*context.references).await?;
     let database = database.or(settings.database()).unwrap_or(settings.user()).to_owned();
     let settings = settings.with_database(&database);
     let session = settings.connect().await?;
     let tools = context.client_tools.for_dump(session.server_major())?;
+    let sees_everything = is_superuser(&session).await?;
     drop(session);
     let mut program = Program::new(tools, "pg_dump")
         .connect_to(&settings, &database)
@@ -47,8 +49,12 @@ pub async fn of_database(
         .and_then(ProgramOutput::require_success)
         .map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
     match toc {
-        Ok(Some(toc)) => servers(&toc),
-        Ok(None) => Ok(Vec::new()),
+        Ok(Some(toc)) if sees_everything => foreign::inventory(&toc, &[]).map_err(Refusal::from),
+        Ok(Some(toc)) => {
+            let unknown = foreign::mappings_without_options(&toc)?;
+            foreign::inventory(&toc, &unknown).map_err(Refusal::from)
+        }
+        Ok(None) => Ok(Inventory::default()),
         Err(error) => Err(Refusal::permanent(
             reasons::DUMP_FAILED,
             format!("The definitions of {database:?} cannot be read: {error}."),
@@ -56,6 +62,11 @@ pub async fn of_database(
     }
 }
 
-fn servers(toc: &Toc) -> Result<Vec<ForeignServer>, Refusal> {
-    foreign::servers(toc).map_err(Refusal::from)
+/// pg_dump writes a mapping whose options its role may not see as one without options.
+async fn is_superuser(session: &Session) -> Result<bool, Refusal> {
+    let row = session
+        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
+        .await;
+    row.and_then(|row| row.try_get(0))
+        .map_err(|error| session.refusal(&error, "looking at the role of the connection", None))
 }

@@ -14,7 +14,7 @@ use crate::api::reasons;
 use crate::plan::report::Report;
 use crate::plan::{Refusal, connection};
 use crate::postgres::client_tools::ClientTools;
-use crate::postgres::foreign::{self, ForeignServer};
+use crate::postgres::foreign::{self, Inventory};
 
 /// Arguments of `pgrescue foreign-servers`.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub async fn run(arguments: &Arguments) -> i32 {
         stop: stop_on_signal(),
     };
     match servers(arguments, &manifests, &context).await {
-        Ok(servers) => print(&foreign::template(&servers)),
+        Ok(inventory) => print(&foreign::template(&inventory)),
         Err(refusal) => {
             eprintln!("error: {}", refusal.message);
             if let Some(hint) = &refusal.hint {
@@ -59,11 +59,7 @@ fn usage(error: &dyn std::error::Error) -> i32 {
     EXIT_USAGE
 }
 
-async fn servers(
-    arguments: &Arguments,
-    manifests: &Manifests,
-    context: &Context,
-) -> Result<Vec<ForeignServer>, Refusal> {
+async fn servers(arguments: &Arguments, manifests: &Manifests, context: &Context) -> Result<Inventory, Refusal> {
     match manifests.resources.first() {
         Some(Resource::Backup(backup)) => {
             let plan = connection::plan(&backup.spec.connection, "spec.connection")?;

@@ -42,6 +42,7 @@ use crate::plan::report::{Done, Failed, Outcome};
 use crate::plan::restore::{RestorePlan, SnapshotSource};
 use crate::plan::restore_steps::names;
 use crate::postgres::archive::Toc;
+use crate::postgres::foreign::StrippedCredential;
 use attempt::{Attempt, interrupted};
 pub use clean_up::clean_up;
 use prepare::{Prepared, prepare};
@@ -221,7 +222,12 @@ fn with_undone(mut refusal: Refusal, undone: &str) -> Refusal {
     refusal
 }
 
-/// The table of contents of a stored backup's archive, as it is stored.
-pub async fn stored_definitions(source: &SnapshotSource, context: &Context) -> Result<Toc, Refusal> {
-    Ok(Source::find(source, context).await?.toc)
+/// The table of contents of a stored backup's archive, and what was taken out of it.
+pub async fn stored_definitions(
+    source: &SnapshotSource,
+    context: &Context,
+) -> Result<(Toc, Vec<StrippedCredential>), Refusal> {
+    let source = Source::find(source, context).await?;
+    let stripped = source.manifest_database()?.stripped_credentials.clone();
+    Ok((source.toc, stripped))
 }

@@ -1,5 +1,7 @@
 //! Finds the foreign objects and subscriptions of an archive.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pg_query::protobuf::{AlterTableType, CreateForeignTableStmt, RoleSpec, RoleSpecType};
 use pg_query::{Node, NodeEnum};
 
@@ -7,6 +9,7 @@ use super::error::ForeignError;
 use super::secrecy::{OptionOf, is_secret};
 use super::server::{ForeignServer, ForeignTable, LocalUser, ShownOptions, UserMapping};
 use super::statement::{Definition, Dialect, option};
+use super::stripped::{CredentialHolder, StrippedCredential, with_stripped};
 use crate::postgres::archive::{Toc, TocEntry};
 
 /// `desc` of the entries that `pg_dump` writes for foreign objects and subscriptions.
@@ -116,6 +119,44 @@ fn local_user(role: &RoleSpec) -> Option<LocalUser> {
 /// The foreign servers of an archive with their mappings and tables, without a secret.
 pub fn servers(toc: &Toc) -> Result<Vec<ForeignServer>, ForeignError> {
     Ok(describe(&find(toc)?))
+}
+
+/// Everything of an archive that a restore may have to rewrite, without a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The foreign servers.
+    pub servers: Vec<ForeignServer>,
+    /// Options of the foreign data wrappers that belong to no extension.
+    pub wrappers: BTreeMap<String, ShownOptions>,
+    /// User mappings, by server, of which could not be seen whether they have options.
+    pub unknown: BTreeSet<(String, LocalUser)>,
+}
+
+/// What an archive holds, with what was stripped from it as the database had it.
+pub fn inventory(toc: &Toc, stripped: &[StrippedCredential]) -> Result<Inventory, ForeignError> {
+    let found = find(toc)?;
+    let of_wrapper = |found: &Found| match &found.object {
+        Object::Wrapper { name } => Some((name.clone(), shown(OptionOf::Wrapper, own_options(&found.definition)))),
+        _ => None,
+    };
+    let mut inventory = Inventory {
+        servers: with_stripped(&describe(&found), stripped),
+        wrappers: found.iter().filter_map(of_wrapper).collect(),
+        unknown: BTreeSet::new(),
+    };
+    for credential in stripped {
+        match &credential.holder {
+            CredentialHolder::Wrapper { name } => {
+                let options = inventory.wrappers.entry(name.clone()).or_default();
+                options.extend(credential.options.iter().map(|option| (option.clone(), None)));
+            }
+            CredentialHolder::UserMapping { server, user } if credential.unknown => {
+                inventory.unknown.insert((server.clone(), user.clone()));
+            }
+            _ => {}
+        }
+    }
+    Ok(inventory)
 }
 
 /// The names of the subscriptions of an archive.

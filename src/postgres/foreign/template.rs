@@ -1,19 +1,34 @@
 //! Prints foreign servers as rules that are ready to fill in.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::inventory::Inventory;
 use super::server::{ForeignServer, ShownOptions};
 
 /// The block `foreignServers:` of a `PgRestore` for these servers, in YAML: each server by its name, with the options
-/// that are no secret as they are, a line for each that is, and a Secret for each user mapping.
+/// that are no secret as they are, a line for each that is, and a Secret for each user mapping that has options.
 #[must_use]
-pub fn template(servers: &[ForeignServer]) -> String {
-    if servers.is_empty() {
+pub fn template(inventory: &Inventory) -> String {
+    if inventory.servers.is_empty() {
         return "foreignServers: []\n".into();
     }
     let mut text = String::from("foreignServers:\n");
-    for server in servers {
+    let mut names = SecretNames::default();
+    let mut wrappers = BTreeSet::new();
+    for server in &inventory.servers {
         write_server(&mut text, server);
+        write_mappings(&mut text, server, inventory, &mut names);
+        write_tables(&mut text, server);
+        // One rule of a wrapper speaks for all of its servers.
+        let options = inventory
+            .wrappers
+            .get(&server.wrapper)
+            .filter(|options| has_secret(options));
+        if let Some(options) = options.filter(|_| wrappers.insert(&server.wrapper)) {
+            text.push_str("    wrapperOptions:\n");
+            write_options(&mut text, &secret_ones(options), "      ");
+        }
     }
     text
 }
@@ -25,26 +40,43 @@ fn write_server(text: &mut String, server: &ForeignServer) {
         text.push_str("    options:\n");
         write_options(text, &server.options, "      ");
     }
+}
+
+fn write_mappings(text: &mut String, server: &ForeignServer, inventory: &Inventory, names: &mut SecretNames) {
     if !server.user_mappings.is_empty() {
         text.push_str("    userMappings:\n");
     }
     for mapping in &server.user_mappings {
-        let names: Vec<_> = mapping.options.keys().map(|name| scalar(name)).collect();
-        if !names.is_empty() {
+        let options: Vec<_> = mapping.options.keys().map(|name| scalar(name)).collect();
+        let user = mapping.user.to_string();
+        let unknown = inventory.unknown.contains(&(server.name.clone(), mapping.user.clone()));
+        if unknown {
+            text.push_str("      # The Secret's keys are the mapping's options, which could not be seen.\n");
+        } else if options.is_empty() {
+            // A Secret without keys cannot be told from one that is missing.
+            let _ = writeln!(
+                text,
+                "      # It has no options.\n      - localUser: {}\n        keep: true",
+                scalar(&user)
+            );
+            continue;
+        } else {
             let _ = writeln!(
                 text,
                 "      # The Secret's keys are the mapping's options, here {}.",
-                names.join(", ")
+                options.join(", ")
             );
         }
-        let user = mapping.user.to_string();
-        let secret = secret_name(&server.name, &user);
         let _ = writeln!(
             text,
-            "      - localUser: {}\n        secretRef:\n          name: {secret}",
-            scalar(&user)
+            "      - localUser: {}\n        secretRef:\n          name: {}",
+            scalar(&user),
+            names.next(&server.name, &user)
         );
     }
+}
+
+fn write_tables(text: &mut String, server: &ForeignServer) {
     let stripped: Vec<_> = server
         .foreign_tables
         .iter()
@@ -73,18 +105,18 @@ fn write_server(text: &mut String, server: &ForeignServer) {
                 let _ = writeln!(text, "        column: {}", scalar(column));
             }
             text.push_str("        options:\n");
-            let secret = options.iter().filter(|(_, value)| value.is_none());
-            write_options(
-                text,
-                &secret.map(|(name, value)| (name.clone(), value.clone())).collect(),
-                "          ",
-            );
+            write_options(text, &secret_ones(options), "          ");
         }
     }
 }
 
 fn has_secret(options: &ShownOptions) -> bool {
     options.values().any(Option::is_none)
+}
+
+fn secret_ones(options: &ShownOptions) -> ShownOptions {
+    let secret = options.iter().filter(|(_, value)| value.is_none());
+    secret.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Options as they are; secret ones from a Secret, or to be dropped.
@@ -137,6 +169,23 @@ fn scalar(text: &str) -> String {
     }
 }
 
+/// Names of Secrets, each given once: two roles may differ in what a Secret's name cannot hold.
+#[derive(Default)]
+struct SecretNames(BTreeSet<String>);
+
+impl SecretNames {
+    fn next(&mut self, server: &str, user: &str) -> String {
+        let name = secret_name(server, user);
+        let mut unique = name.clone();
+        let mut number = 2;
+        while !self.0.insert(unique.clone()) {
+            unique = format!("{name}-{number}");
+            number += 1;
+        }
+        unique
+    }
+}
+
 /// A name that Kubernetes takes for a Secret (RFC 1123): lowercase letters, digits and hyphens.
 fn secret_name(server: &str, user: &str) -> String {
     let text = format!("{server}-{user}").to_ascii_lowercase();
@@ -156,9 +205,23 @@ fn secret_name(server: &str, user: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::api::foreign_servers::ForeignServerRule;
     use crate::postgres::foreign::server::{LocalUser, UserMapping};
+
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Block {
+        foreign_servers: Vec<ForeignServerRule>,
+    }
+
+    fn read(text: &str) -> Vec<ForeignServerRule> {
+        let block: Block = serde_saphyr::from_str(text).unwrap();
+        crate::plan::foreign_rules::check(&block.foreign_servers, "foreignServers").unwrap();
+        block.foreign_servers
+    }
 
     #[test]
     fn the_template_is_yaml_that_selects_the_servers_it_was_made_from() {
@@ -194,14 +257,17 @@ mod tests {
                 ..ForeignServer::default()
             },
         ];
-        let text = template(&servers);
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Block {
-            foreign_servers: Vec<ForeignServerRule>,
-        }
-        let block: Block = serde_saphyr::from_str(&text).unwrap();
-        for (server, rule) in servers.iter().zip(&block.foreign_servers) {
+        let inventory = Inventory {
+            servers: servers.to_vec(),
+            wrappers: BTreeMap::from([
+                ("postgres_fdw".into(), options(&[("debug", Some("true"))])),
+                ("odd".into(), options(&[("debug", Some("true")), ("api key", None)])),
+            ]),
+            unknown: BTreeSet::new(),
+        };
+        let text = template(&inventory);
+        let rules = read(&text);
+        for (server, rule) in servers.iter().zip(&rules) {
             assert_eq!(rule.matches.name.as_ref(), Some(&server.name));
             assert_eq!(rule.user_mappings.len(), server.user_mappings.len());
             let changes = rule.options.as_ref().unwrap();
@@ -212,11 +278,58 @@ mod tests {
                 }
             }
         }
+        assert_eq!(rules[0].wrapper_options, None);
+        assert_eq!(rules[1].wrapper_options.as_ref().unwrap().drop, ["api key"]);
         insta::assert_snapshot!(text);
+    }
+
+    fn server_with(mappings: &[(&str, &[&str])]) -> ForeignServer {
+        let mapping = |(user, options): &(&str, &[&str])| UserMapping {
+            user: LocalUser::Role((*user).into()),
+            options: options.iter().map(|option| ((*option).into(), None)).collect(),
+        };
+        ForeignServer {
+            name: "far".into(),
+            wrapper: "postgres_fdw".into(),
+            user_mappings: mappings.iter().map(mapping).collect(),
+            ..ForeignServer::default()
+        }
+    }
+
+    #[test]
+    fn each_mapping_has_a_secret_of_its_own() {
+        let servers = vec![server_with(&[("a b", &["x"]), ("a-b", &["x"]), ("a_b", &["x"])])];
+        let inventory = Inventory {
+            servers,
+            ..Inventory::default()
+        };
+        let rules = read(&template(&inventory));
+        let names: BTreeSet<_> = rules[0]
+            .user_mappings
+            .iter()
+            .map(|rule| rule.secret_ref.clone())
+            .collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+    }
+
+    #[test]
+    fn a_mapping_without_options_needs_no_secret_unless_they_could_not_be_seen() {
+        let unseen = ("far".to_owned(), LocalUser::Role("unseen".into()));
+        let inventory = Inventory {
+            servers: vec![server_with(&[("bare", &[]), ("unseen", &[])])],
+            unknown: BTreeSet::from([unseen]),
+            ..Inventory::default()
+        };
+        let rules = read(&template(&inventory));
+        let [bare, unseen] = &rules[0].user_mappings[..] else {
+            panic!("{rules:?}")
+        };
+        assert_eq!((bare.keep, bare.secret_ref.is_some()), (Some(true), false));
+        assert_eq!((unseen.keep, unseen.secret_ref.is_some()), (None, true));
     }
 
     #[test]
     fn no_servers_give_an_empty_block() {
-        assert_eq!(template(&[]), "foreignServers: []\n");
+        assert_eq!(template(&Inventory::default()), "foreignServers: []\n");
     }
 }
