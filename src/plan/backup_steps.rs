@@ -276,11 +276,16 @@ impl<T: Clone + PartialEq> Choice<T> {
 }
 
 impl Steps {
-    /// SHA-256 of the steps' JSON, in hex: a dry run and the run that follows show the same.
+    /// SHA-256 of the steps' JSON, in hex: a dry run and the run that follows show the same. The snapshot's id is no
+    /// part of it: outside Kubernetes the two have different ones.
     #[must_use]
     pub fn hash(&self) -> String {
+        let steps = Self {
+            snapshot: String::new(),
+            ..self.clone()
+        };
         // The JSON is canonical: fields in the order of the struct, lists sorted.
-        let json = serde_json::to_vec(self).unwrap_or_default();
+        let json = serde_json::to_vec(&steps).unwrap_or_default();
         hex::encode(Sha256::digest(json))
     }
 

@@ -181,6 +181,14 @@ fn the_hash_tells_of_the_steps_and_not_of_the_moment() {
         hash(&|f| f.databases.get_mut("orders").unwrap().locked_tables = 4000),
         first
     );
+    let mut later = plan.clone();
+    later.run.uid = "another".into();
+    let later = decide(&later, &findings(contents())).unwrap();
+    assert_eq!(
+        later.hash(),
+        first,
+        "a run elsewhere stores the same under another name"
+    );
     assert_ne!(hash(&|f| f.server.reads_role_passwords = false), first);
     assert_ne!(
         hash(&|f| {
