@@ -10,6 +10,11 @@ use crate::api::foreign_servers::{ForeignServerRule, ForeignTableRule, OptionCha
 
 /// Key of a subscription's connection string in its Secret.
 pub const CONNINFO_KEY: &str = "conninfo";
+/// Names under which a Secret may keep the access key of S3: that of the AWS tools, and that of CloudNativePG's
+/// examples.
+pub const S3_ACCESS_KEY: [&str; 2] = ["AWS_ACCESS_KEY_ID", "ACCESS_KEY_ID"];
+/// The same for the secret key.
+pub const S3_SECRET_KEY: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "ACCESS_SECRET_KEY"];
 
 /// Names of Secrets and ConfigMaps, and the keys that must be in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub struct ReferencedNames {
     pub config_maps: BTreeSet<String>,
     /// Keys of Secrets that must be there.
     pub secret_keys: BTreeSet<KeyRef>,
+    /// Secrets with keys of which one must be there.
+    pub secret_key_choices: BTreeSet<(String, [&'static str; 2])>,
     /// Keys of ConfigMaps that must be there.
     pub config_map_keys: BTreeSet<KeyRef>,
 }
@@ -89,7 +96,11 @@ impl ReferencedNames {
     fn add_storage(&mut self, storage: &StoragePlan) {
         match storage {
             StoragePlan::S3(s3) => {
-                self.secrets.extend(s3.credentials_secret.iter().cloned());
+                if let Some(secret) = &s3.credentials_secret {
+                    self.secrets.insert(secret.clone());
+                    let choices = [S3_ACCESS_KEY, S3_SECRET_KEY].map(|keys| (secret.clone(), keys));
+                    self.secret_key_choices.extend(choices);
+                }
                 s3.ca_bundle.iter().for_each(|source| self.add_text(source));
             }
             StoragePlan::Volume { .. } | StoragePlan::Folder { .. } => {}

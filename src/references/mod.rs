@@ -100,12 +100,12 @@ impl From<ReferenceError> for Refusal {
         match error {
             ReferenceError::ObjectMissing { kind, name } => {
                 Self::temporary(reasons::REFERENCE_MISSING, message).object(format!("{kind}/{name}")).hint(format!(
-                    "Create the {kind} {name:?} in the namespace of the resource; the run goes on by itself when it appears."
+                    "Create the {kind} {name:?} in the namespace of the resource; for pgrescue run, put it into the manifest's file or another file of its folder."
                 ))
             }
             ReferenceError::KeyMissing { kind, name, key } => {
                 Self::temporary(reasons::REFERENCE_MISSING, message).object(format!("{kind}/{name}")).hint(format!(
-                    "Add the key {key:?} to the {kind} {name:?}; the run goes on by itself when it appears."
+                    "Add the key {key:?} to the {kind} {name:?}."
                 ))
             }
             ReferenceError::NotText { kind, name, .. } => Self::permanent(reasons::INVALID_SPEC, message)

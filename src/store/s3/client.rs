@@ -21,14 +21,12 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::plan::references::{S3_ACCESS_KEY, S3_SECRET_KEY};
 use crate::plan::storage::S3Plan;
 use crate::references::{ReferenceError, References};
 use crate::store::StoreError;
 
-/// Names under which a Secret may keep the access key, the secret key and the session token: those of the AWS tools,
-/// and those of CloudNativePG's examples.
-const ACCESS_KEY: [&str; 2] = ["AWS_ACCESS_KEY_ID", "ACCESS_KEY_ID"];
-const SECRET_KEY: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "ACCESS_SECRET_KEY"];
+/// Names under which a Secret may keep the session token: that of the AWS tools, and that of CloudNativePG's examples.
 const SESSION_TOKEN: [&str; 2] = ["AWS_SESSION_TOKEN", "ACCESS_SESSION_TOKEN"];
 
 /// Region for signatures where nothing names one; a store with another one says so.
@@ -159,7 +157,7 @@ fn credentials_of(secret: &str, keys: &BTreeMap<String, SecretString>) -> Result
             key: names[0].to_owned(),
         })
     };
-    let (access, key) = (required(ACCESS_KEY)?, required(SECRET_KEY)?);
+    let (access, key) = (required(S3_ACCESS_KEY)?, required(S3_SECRET_KEY)?);
     Ok(Credentials::new(access, key, find(SESSION_TOKEN), None, "Secret"))
 }
 
