@@ -143,3 +143,120 @@ impl KubernetesStatus {
         json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind, "status": fields})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::api::reasons;
+
+    /// When each write came, and its status.
+    type Writes = Arc<Mutex<Vec<(Instant, Value)>>>;
+
+    /// A status writer whose writes get the answers of `answer` by their number.
+    fn writer(answer: impl Fn(usize) -> (StatusCode, Value) + Send + 'static) -> (KubernetesStatus, Writes) {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let writes = Writes::default();
+        let noted = Arc::clone(&writes);
+        tokio::spawn(async move {
+            while let Some((request, send)) = handle.next_request().await {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let number = {
+                    let mut writes = noted.lock().unwrap();
+                    writes.push((Instant::now(), body["status"].clone()));
+                    writes.len()
+                };
+                let (code, answer) = answer(number);
+                let response = Response::builder().status(code);
+                send.send_response(response.body(Body::from(answer.to_string().into_bytes())).unwrap());
+            }
+        });
+        let run = Run {
+            kind: RunKind::PgBackup,
+            namespace: "shop".into(),
+            name: "orders".into(),
+            uid: "uid".into(),
+            generation: 3,
+            created: "2026-01-02T03:04:05Z".parse().unwrap(),
+            deadline_seconds: None,
+        };
+        (KubernetesStatus::new(Client::new(service, "default"), run), writes)
+    }
+
+    fn resource(uid: &str) -> (StatusCode, Value) {
+        let object = json!({
+            "apiVersion": "pgrescue.dev/v1alpha1", "kind": "PgBackup", "metadata": {"name": "orders", "uid": uid},
+        });
+        (StatusCode::OK, object)
+    }
+
+    /// Follows a run whose rows move all the time, for that long; returns the rows that it had at its end.
+    async fn follow(status: KubernetesStatus, time: Duration) -> u64 {
+        let reporter = Reporter::default();
+        reporter.condition(
+            "PreflightPassed",
+            Some(true),
+            reasons::SUCCEEDED,
+            "Nothing forbids the run.",
+        );
+        let end = CancellationToken::new();
+        let following = tokio::spawn(status.follow(reporter.clone(), end.clone()));
+        let stop = Instant::now() + time;
+        let mut rows = 0;
+        while Instant::now() < stop {
+            rows += 1;
+            reporter.add_rows(1);
+            reporter.step_started("dump");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        end.cancel();
+        following.await.unwrap();
+        rows
+    }
+
+    #[tokio::test]
+    async fn progress_is_written_every_two_seconds_and_once_more_at_the_end() {
+        let (status, writes) = writer(|_| resource("uid"));
+        let rows = follow(status, Duration::from_millis(4500)).await;
+        let writes = writes.lock().unwrap();
+        assert_eq!(writes.len(), 4, "{writes:?}");
+        for pair in writes[..3].windows(2) {
+            let pause = pair[1].0 - pair[0].0;
+            assert!(pause >= Duration::from_millis(1950), "{pause:?}");
+        }
+        let (_, last) = &writes[3];
+        assert_eq!(last["progress"]["rows"], rows);
+        let condition = &last["conditions"][0];
+        assert_eq!(
+            (&condition["status"], &condition["observedGeneration"]),
+            (&json!("True"), &json!(3))
+        );
+        assert_eq!(last.get("phase"), None, "the phase is the controller's");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_is_made_again() {
+        let (status, writes) = writer(|number| match number {
+            1 => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                json!({"kind": "Status", "code": 503, "message": "away"}),
+            ),
+            _ => resource("uid"),
+        });
+        let rows = follow(status, Duration::from_millis(2500)).await;
+        let writes = writes.lock().unwrap();
+        assert_eq!(writes.last().unwrap().1["progress"]["rows"], rows, "{writes:?}");
+    }
+
+    #[tokio::test]
+    async fn the_status_of_a_namesake_is_left_alone() {
+        let (status, writes) = writer(|_| resource("another"));
+        follow(status, Duration::from_millis(2500)).await;
+        assert_eq!(writes.lock().unwrap().len(), 1);
+    }
+}
