@@ -18,6 +18,7 @@ mod archive;
 mod backup;
 mod catalog;
 mod client_programs;
+mod command_line;
 mod connection;
 mod docs;
 mod foreign_rewrite;
