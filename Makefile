@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(PGRESCUE_CACHE)/target
 export BENCH_OUT ?= $(CARGO_TARGET_DIR)/bench.jsonl
 
 CRDS := crds/pgrescue.dev.yaml
-CHART_CRDS := charts/pgrescue/crds/pgrescue.dev.yaml
+CRDS_COPIES := charts/pgrescue/crds/pgrescue.dev.yaml config/base/crds.yaml
 
 .PHONY: help
 help: ## List the targets
@@ -34,15 +34,16 @@ deny: ## Check the licences, the origins and the duplicates of dependencies
 	$(PGRESCUE_CACHE)/bin/cargo-deny --log-level error check bans licenses sources
 
 .PHONY: generate
-generate: packages ## Write the CRDs and the chart's copy of them
-	mkdir -p $(dir $(CRDS)) $(dir $(CHART_CRDS))
+generate: packages ## Write the CRDs, their copies, and what kustomize makes of the chart
+	e2e/cluster/install.sh helm
 	cargo run --quiet --locked --bin pgrescue -- crds >$(CRDS)
-	cp $(CRDS) $(CHART_CRDS)
+	for copy in $(CRDS_COPIES); do cp $(CRDS) $$copy; done
+	config/render.sh >config/base/operator.yaml
 
 .PHONY: check-generated
 check-generated: packages ## Fail when a generated file is not what `make generate` writes
 	cargo run --quiet --locked --bin pgrescue -- crds | diff -u $(CRDS) - >&2
-	diff -u $(CRDS) $(CHART_CRDS) >&2
+	for copy in $(CRDS_COPIES); do diff -u $(CRDS) $$copy >&2; done
 
 .PHONY: unit
 unit: packages ## Run the tests beside the code

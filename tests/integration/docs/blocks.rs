@@ -8,6 +8,7 @@
 //! | `same as: PATH`           | yaml  | it must be that file of the repository |
 //! | `file: NAME`              | yaml  | written to the folder in which the page's local commands run |
 //! | `Helm values`             | yaml  | `helm template` takes it (end-to-end tests) |
+//! | `kustomization beside config` | yaml | `kubectl kustomize` takes it (end-to-end tests) |
 //! | `run here`                | sh    | run by the integration tests; `run here, exits CODE` where it shall fail |
 //! | `run on the demo`         | sh    | run by the end-to-end tests after `make demo` |
 //! | `targets of the Makefile` | sh    | each line is `make TARGET`, and the target is there |
@@ -35,6 +36,7 @@ pub enum Home {
     SameAs(String),
     File(String),
     HelmValues,
+    Kustomization,
     RunHere { exit_code: i32 },
     RunOnDemo,
     MakeTargets,
@@ -112,6 +114,7 @@ fn home(language: &str, before: &str) -> Option<Home> {
         ("text" | "json" | "mermaid", "") => Some(Home::Shown),
         ("yaml", "") => Some(Home::Manifests),
         ("yaml", "Helm values") => Some(Home::HelmValues),
+        ("yaml", "kustomization beside config") => Some(Home::Kustomization),
         ("yaml", _) => after("fields of: ")
             .map(Home::FieldsOf)
             .or_else(|| after("same as: ").map(Home::SameAs))
