@@ -55,9 +55,42 @@ fn the_demo_shows_a_rewritten_foreign_server_twice_and_the_docs_commands_run_on_
         );
     }
     run_the_commands_of_the_docs();
+    let slot = fs::read_to_string(Demo::state().join("slot")).ok();
     Demo::make("demo-down").expect("the demo can be taken down");
     assert!(!Demo::state().exists(), "the demo left {}", Demo::state().display());
+    assert!(!logs().exists(), "the demo left {}", logs().display());
+    if let Some(slot) = slot {
+        assert_no_trace_of_node(slot.trim());
+    }
     drop(demo);
+}
+
+fn logs() -> PathBuf {
+    cache().join("logs").join(CLUSTER)
+}
+
+/// What a node on this machine has outside its namespaces: an interface, cgroups, processes and mounts.
+fn assert_no_trace_of_node(slot: &str) {
+    let interface = format!("pgrescue{slot}");
+    assert!(
+        !Path::new("/sys/class/net").join(&interface).exists(),
+        "the interface {interface} is left"
+    );
+    let find = format!("find /sys/fs/cgroup -maxdepth 2 -type d -name {interface}");
+    assert_eq!(shell(&find), "", "cgroups are left");
+    let state = Demo::state().display().to_string();
+    let mounts = fs::read_to_string("/proc/mounts").expect("/proc is mounted");
+    assert!(!mounts.contains(&state), "mounts are left: {mounts}");
+    // Not the process that looks, whose command line has the path too.
+    let processes = shell(&format!(
+        "grep --text --files-with-matches --fixed-strings '{state}' /proc/[0-9]*/cmdline || true"
+    ));
+    let others: Vec<_> = processes.lines().filter(|path| Path::new(path).exists()).collect();
+    assert!(others.is_empty(), "processes are left: {others:?}");
+}
+
+fn shell(command: &str) -> String {
+    output(Command::new("bash").args(["-c", command]), None).unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
 fn run_the_commands_of_the_docs() {
@@ -97,7 +130,7 @@ fn run(place: &str, commands: &str, kubeconfig: &Path) {
     let path = env::var_os("PATH").expect("PATH is set");
     let path = env::join_paths([cache().join("bin")].into_iter().chain(env::split_paths(&path)));
     // The names of the images, as the scripts print them.
-    let images = cache().join("logs").join(CLUSTER).join("images.env");
+    let images = logs().join("images.env");
     let mut bash = Command::new("bash");
     bash.args([
         "-euo",

@@ -18,8 +18,10 @@ mod servers;
 mod shop;
 mod volume;
 
+mod chart;
 mod cluster_is_real;
 mod demo;
 mod faults;
 mod lifecycle;
 mod runs;
+mod validation;

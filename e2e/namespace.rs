@@ -73,7 +73,11 @@ impl Namespace {
         self.kubectl_with_input(&["apply", "--filename", "-"], Some(yaml))
     }
 
-    fn kubectl_with_input(&self, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
+    /// The same with this on standard input.
+    ///
+    /// # Errors
+    /// What kubectl wrote to standard error.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
         output(
             cluster().kubectl().args(["--namespace", &self.name]).args(arguments),
             input,
