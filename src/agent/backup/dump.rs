@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 
 use super::BackupRun;
-use super::blockers::Blocker;
 use super::completeness::{self, RowCounts};
-use super::exporter::Exporter;
+use super::definitions::Extent;
+use super::exporter::{self, Exporter};
 use super::pg_dump;
 use super::selection::Selection;
 use super::watch::Watch;
@@ -34,8 +34,8 @@ pub(super) struct StoredArchive {
 
 /// Why a dump was not stored.
 pub(super) enum DumpError {
-    /// A change of definitions waited for a lock of the exporter, and pg_dump behind it: begin again.
-    Blocked(Blocker),
+    /// A change of definitions stood in the way before a row was read: begin again.
+    Again(Refusal),
     Failed(Refusal),
 }
 
@@ -114,8 +114,10 @@ impl Storing<'_> {
         };
         let mut reader = match opened {
             Ok(reader) => reader,
-            Err(error) => return Err(self.not_begun(running, error).await),
+            Err(error) => return Err(self.not_begun(selection, running, error).await),
         };
+        // The table of contents comes when every definition has been read.
+        self.compare_definitions(selection).await?;
         let mut toc = reader.toc().clone();
         completeness::check_contents(&toc, selection, &self.exporter.relations)?;
         let stripped = strip(self.run, &mut toc)?;
@@ -127,7 +129,7 @@ impl Storing<'_> {
         };
         let summary = reader.summary().cloned();
         drop(reader);
-        match self.end(running, copied, &toc, summary).await {
+        match self.end(selection, running, copied, &toc, summary).await {
             Ok((messages, summary, rows)) => Ok(StoredArchive {
                 object: upload.finish().await?,
                 toc,
@@ -149,6 +151,7 @@ impl Storing<'_> {
     /// its rows.
     async fn end(
         &self,
+        selection: &Selection<'_>,
         running: RunningProgram,
         copied: Result<(), Broken>,
         toc: &Toc,
@@ -169,20 +172,38 @@ impl Storing<'_> {
             }
         };
         self.exporter.compare_with_present().await?;
+        if let Some(what) = self.exporter.changed_definition(Extent::Rows, selection).await? {
+            let message = format!("The definition of {what} changed while rows were read, which may depend on it.");
+            return Err(exporter::definitions_changed(&message));
+        }
         let summary = summary.ok_or_else(|| Refusal::permanent(reasons::INTERNAL, "The archive was not counted."))?;
         let rows = completeness::row_counts(toc, &summary)?;
         Ok((output.stderr, summary, rows))
     }
 
+    /// What pg_dump has read must be what the snapshot saw.
+    async fn compare_definitions(&self, selection: &Selection<'_>) -> Result<(), DumpError> {
+        match self.exporter.changed_definition(Extent::All, selection).await? {
+            None => Ok(()),
+            Some(what) => Err(DumpError::Again(exporter::definitions_changed(&format!(
+                "The definition of {what} changed while pg_dump read the definitions."
+            )))),
+        }
+    }
+
     /// pg_dump ended before it wrote a table of contents.
-    async fn not_begun(&self, running: RunningProgram, error: ArchiveError) -> DumpError {
+    async fn not_begun(&self, selection: &Selection<'_>, running: RunningProgram, error: ArchiveError) -> DumpError {
         let output = running.wait(self.halt).await.and_then(ProgramOutput::require_success);
         if let Err(lost) = self.exporter.check_alive().await {
             return lost.into();
         }
-        match self.watch.blocker() {
-            Some(blocker) => DumpError::Blocked(blocker),
-            None => why(output, Some(error)).into(),
+        if let Some(blocker) = self.watch.blocker() {
+            return DumpError::Again(exporter::blocked(Some(blocker)));
+        }
+        // An object that was dropped meanwhile makes pg_dump fail.
+        match self.compare_definitions(selection).await {
+            Ok(()) => why(output, Some(error)).into(),
+            Err(changed) => changed,
         }
     }
 }

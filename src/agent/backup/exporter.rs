@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::blockers::{self, Blocker};
+use super::definitions::{Definitions, Extent};
 use super::relations::Relation;
 use super::selection::Selection;
 use crate::api::reasons;
@@ -141,6 +142,31 @@ impl Exporter {
         }
         Ok(())
     }
+
+    /// The first definition that no lock holds and that is another now than the snapshot saw, in a few words.
+    pub async fn changed_definition(
+        &self,
+        extent: Extent,
+        selection: &Selection<'_>,
+    ) -> Result<Option<String>, Refusal> {
+        let included = self.relations.iter().filter(|relation| selection.includes(relation));
+        let relations = included.map(|relation| relation.oid).collect();
+        let seen = Definitions::read(&self.session, extent, &relations).await;
+        let seen = seen.map_err(|error| reading(&self.session, &error))?;
+        let now = definitions_now(self.session.settings(), extent, &relations).await?;
+        Ok(seen.first_change(&now))
+    }
+}
+
+/// Sees the present, whatever the snapshot says; `relations` are those of the backup.
+async fn definitions_now(
+    settings: &ConnectionSettings,
+    extent: Extent,
+    relations: &BTreeSet<u32>,
+) -> Result<Definitions, Refusal> {
+    let present = prepared_session(settings).await?;
+    let read = Definitions::read(&present, extent, relations).await;
+    read.map_err(|error| reading(&present, &error))
 }
 
 struct Exported {
@@ -295,7 +321,7 @@ fn difference(relation: &Relation, held: &BTreeSet<u32>) -> Option<String> {
     (relation.file_node != relation.file_node_now).then(|| format!("{name} was truncated or rewritten"))
 }
 
-fn definitions_changed(message: &str) -> Refusal {
+pub(super) fn definitions_changed(message: &str) -> Refusal {
     Refusal::temporary(reasons::DEFINITIONS_CHANGED, message)
         .hint("Run backups while no migration does; the next attempt comes by itself.")
 }

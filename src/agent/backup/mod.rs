@@ -3,6 +3,7 @@
 mod artifact;
 mod blockers;
 mod completeness;
+mod definitions;
 mod dump;
 mod exporter;
 mod findings;
@@ -23,7 +24,6 @@ use jiff::Timestamp;
 pub use artifact::{clean_up, delete_artifact};
 
 use self::artifact::{find_finished, remove_after_failure, remove_leftovers};
-use self::blockers::Blocker;
 use self::dump::DumpError;
 use self::exporter::Exporter;
 use self::findings::Found;
@@ -42,7 +42,7 @@ use crate::postgres::connection::ConnectionSettings;
 use crate::store::{self, Store};
 
 /// How often a database is begun again because a change of definitions stood in the way of pg_dump.
-const DUMP_ATTEMPTS: usize = 3;
+const DUMP_ATTEMPTS: usize = 5;
 
 /// What every step of a backup needs.
 struct BackupRun<'a> {
@@ -232,22 +232,19 @@ impl BackupRun<'_> {
         server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, Refusal> {
         let settings = self.settings.with_database(&database.name);
-        let mut last: Option<Blocker> = None;
+        let mut last = None;
         for _ in 0..DUMP_ATTEMPTS {
             let exporter = self.export(&settings, database).await?;
             match self.dump(database, &exporter, server).await {
                 Ok(contents) => return Ok(contents),
                 Err(DumpError::Failed(refusal)) => return Err(refusal),
-                Err(DumpError::Blocked(blocker)) => {
-                    tracing::info!(
-                        database = database.name,
-                        "{blocker}, and pg_dump waited behind it: begins again"
-                    );
-                    last = Some(blocker);
+                Err(DumpError::Again(refusal)) => {
+                    tracing::info!(database = database.name, "begins again: {}", refusal.message);
+                    last = Some(refusal);
                 }
             }
         }
-        Err(exporter::blocked(last))
+        Err(last.unwrap_or_else(|| exporter::blocked(None)))
     }
 
     async fn export(&self, settings: &ConnectionSettings, database: &DatabaseSteps) -> Result<Exporter, Refusal> {

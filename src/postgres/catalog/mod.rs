@@ -16,6 +16,7 @@ mod subscriptions;
 use tokio_postgres::types::Oid;
 
 pub use databases::{DatabaseEntry, list as databases};
+pub(crate) use reader::Text;
 pub use server::SETTINGS;
 
 use super::connection::Session;

@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Text of any bytes: a database in `SQL_ASCII` checks nothing. What is not UTF-8 is shown as U+FFFD.
-pub(super) struct Text(pub(super) String);
+pub(crate) struct Text(pub(crate) String);
 
 impl<'a> FromSql<'a> for Text {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {

@@ -146,3 +146,87 @@ async fn a_dump_that_waits_for_a_lock_without_end_is_given_up() {
     client.batch_execute("ROLLBACK").await.expect("rolled back");
     assert_eq!(request.again().run().await.artifact().rows, 1);
 }
+
+/// Definitions that a backup cannot lock, and rows that take a moment.
+const UNLOCKED: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE pair AS (a int, b int, c int);
+    CREATE TABLE felt AS SELECT i, 'sad'::mood AS mood, row(1, 2, 3)::pair AS pair, repeat(md5(i::text), 20) AS filler
+        FROM generate_series(1, 60000) i;
+    CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW ones AS SELECT one();
+    CREATE VIEW gone AS SELECT 1 AS id; CREATE VIEW other AS SELECT * FROM felt";
+
+/// Waits for the dump, and for its rows where these are wanted; then changes definitions.
+async fn change_during_dump(request: &super::Request, database: &Database<'_>, rows: bool, sql: &str) {
+    let client = database.server.connect(&database.name).await;
+    let reporter = &request.context.reporter;
+    while !reporter.current_step().starts_with("dump ")
+        || (rows && reporter.status().progress.is_none_or(|progress| progress.bytes == 0))
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    client.batch_execute(sql).await.expect("changed");
+}
+
+/// The change comes between the snapshot and what pg_dump reads, where it made pg_dump fail, or an archive that does not
+/// restore.
+async fn a_change_as_pg_dump_begins(change: &str, label: &str) {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("unlocked");
+    source.psql(UNLOCKED);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let request = request(&source, in_folder(folder.path()), json!({}));
+    let (ended, ()) = tokio::join!(request.run(), change_during_dump(&request, &source, false, change));
+    assert_eq!(ended.artifact().rows, 60_000);
+    let target = server.create_database_with("restored", "TEMPLATE template0");
+    Objects(folder.path().to_owned()).restore(&request.snapshot(), &source.name, &target, 17, &[]);
+    assert_eq!(target.psql("SELECT DISTINCT mood FROM felt"), label, "{change}");
+    source.schema().assert_same(&target.schema());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_dropped_while_pg_dump_reads_definitions_is_left_out() {
+    a_change_as_pg_dump_begins("DROP VIEW gone", "sad").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_that_is_renamed_while_pg_dump_reads_definitions_is_the_new_one() {
+    a_change_as_pg_dump_begins("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", "blue").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_renamed_while_pg_dump_reads_definitions_has_one_name() {
+    a_change_as_pg_dump_begins("ALTER FUNCTION one() RENAME TO eins", "sad").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_change_under_rows_fail_the_backup_and_what_rows_do_not_need_does_not() {
+    let server = PostgresServer::shared(18);
+    let changes = [
+        ("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", Some("mood")),
+        ("ALTER TYPE pair DROP ATTRIBUTE b", Some("pair")),
+        (
+            "ALTER TYPE mood ADD VALUE 'glad'; DROP VIEW gone; CREATE VIEW gone AS SELECT 2 AS id",
+            None,
+        ),
+    ];
+    for (change, culprit) in changes {
+        let source = server.create_database("under_rows");
+        source.psql(UNLOCKED);
+        source.psql("CREATE TABLE more AS SELECT * FROM felt");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let request = request(&source, in_folder(folder.path()), json!({}));
+        let (ended, ()) = tokio::join!(request.run(), change_during_dump(&request, &source, true, change));
+        let Some(culprit) = culprit else {
+            assert_eq!(ended.artifact().rows, 120_000);
+            continue;
+        };
+        let refusal = ended.refusal();
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.class),
+            (reasons::DEFINITIONS_CHANGED, FailureClass::Temporary),
+            "{refusal:?}"
+        );
+        assert!(refusal.message.contains(culprit), "{refusal:?}");
+        assert_eq!(request.again().run().await.artifact().rows, 120_000);
+    }
+}
