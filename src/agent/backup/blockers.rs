@@ -58,18 +58,20 @@ pub(super) async fn find(client: &Client, relations: &[u32]) -> Result<Option<Bl
 }
 
 /// Sessions of this role in this database that began after `$1` (seconds since 1970) and have waited for a lock for
-/// more than `$2` seconds. The cached copy of a transaction's activity is thrown away first.
+/// more than `$2` seconds. They have the exporter's application name: an application may log in as the same role, and
+/// whom it waits for is its own affair. The cached copy of a transaction's activity is thrown away first.
 const STUCK: &str = "
 SELECT w.pid, coalesce(b.pid, 0), coalesce(b.usename::text, ''), coalesce(b.application_name, '')
 FROM (SELECT pg_stat_clear_snapshot()) c, pg_stat_activity w
     LEFT JOIN LATERAL (SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a
         WHERE a.pid = ANY (pg_blocking_pids(w.pid)) ORDER BY a.pid LIMIT 1) b ON true
 WHERE w.datname = current_database() AND w.usename = current_user AND w.pid <> pg_backend_pid()
+    AND w.application_name = current_setting('application_name')
     AND w.wait_event_type = 'Lock' AND w.backend_start >= to_timestamp($1)
     AND clock_timestamp() - w.state_change > $2 * interval '1 second'
 LIMIT 1";
 
-/// A session of this role, younger than `since`, that has waited for a lock for more than `seconds`, and for whom.
+/// A session of this dump, younger than `since`, that has waited for a lock for more than `seconds`, and for whom.
 pub(super) async fn find_stuck(
     client: &Client,
     since: f64,
