@@ -58,6 +58,7 @@ pub(super) async fn describe(
         Some(&database.name),
     )];
     objects.extend(pre_data.map(|object| ObjectManifest::new(object, ObjectKind::PreData, Some(&database.name))));
+    warn_of_mappings_left_out(&manifest, reporter);
     count(&mut manifest, &archive)?;
     manifest.stripped_credentials = archive.stripped;
     Ok(DatabaseContents {
@@ -65,6 +66,19 @@ pub(super) async fn describe(
         objects,
         omissions,
     })
+}
+
+/// pg_dump leaves a server to the extension that it belongs to, and its user mappings out.
+fn warn_of_mappings_left_out(database: &DatabaseManifest, reporter: &Reporter) {
+    for server in &database.foreign_servers {
+        let (Some(extension), false) = (&server.extension, server.user_mappings.is_empty()) else {
+            continue;
+        };
+        reporter.warn(format!(
+            "The user mappings of the foreign server {:?} are not in the backup: it belongs to the extension {extension:?}.",
+            server.name
+        ));
+    }
 }
 
 /// The catalog withholds the value of a setting that may be a credential; `globals.sql` has it as it is.

@@ -35,7 +35,7 @@ pub(super) struct Relation {
 }
 
 /// pg_dump leaves out `information_schema` and every schema whose name begins with `pg_` (pg_dump,
-/// `selectDumpableNamespace`). Functions of `pg_catalog` alone, which look into caches and take no lock.
+/// `selectDumpableNamespace`), but not the configuration tables of extensions there (`processExtensionTables`). Functions of `pg_catalog` alone, which look into caches and take no lock.
 const RELATIONS: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u', c.relfilenode,
     coalesce(pg_relation_filenode(c.oid), 0::oid),
@@ -52,7 +52,9 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
         ELSE has_table_privilege(c.oid, 'SELECT') END, true),
     c.relkind IN ('r', 'p') AND row_security_active(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    AND (n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        OR c.oid IN (SELECT unnest(extconfig) FROM pg_extension))
 ORDER BY c.oid";
 
 impl Relation {

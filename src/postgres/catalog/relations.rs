@@ -12,9 +12,12 @@ use crate::plan::Refusal;
 use crate::postgres::foreign::OptionOf;
 use crate::store::manifest::{ForeignTableManifest, Persistence, RelationKind, RelationManifest};
 
-/// Selects the relations that are listed, as `c`, in their schemas `n`.
+/// Selects the relations that are listed, as `c`, in their schemas `n`. Configuration tables of extensions are dumped
+/// even from the schemas of the system.
 pub(super) const LISTED: &str = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
+           AND (n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+                OR c.oid IN (SELECT unnest(extconfig) FROM pg_extension))";
 
 /// Relations with a place for each OID.
 pub(super) struct Relations {

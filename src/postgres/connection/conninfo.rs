@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use percent_encoding::percent_decode_str;
 
 /// Parameters by libpq's keywords. Host and port lists are comma-separated, as libpq takes them.
-pub(in crate::postgres) type Parameters = BTreeMap<String, String>;
+pub(crate) type Parameters = BTreeMap<String, String>;
 
 /// A connection string that cannot be read. It never shows the string: a password may stand in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum ConninfoError {
 }
 
 /// Reads a URI or keyword/value pairs.
-pub(in crate::postgres) fn parse(text: &str) -> Result<Parameters, ConninfoError> {
+pub(crate) fn parse(text: &str) -> Result<Parameters, ConninfoError> {
     let uri = ["postgresql://", "postgres://"]
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme));
@@ -150,7 +150,7 @@ fn take_value(text: &str) -> Result<(String, &str), ConninfoError> {
 }
 
 /// Writes keyword/value pairs, every value quoted.
-pub(in crate::postgres) fn render<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+pub(crate) fn render<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = String::new();
     for (key, value) in pairs {
         let separator = if text.is_empty() { "" } else { " " };

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::tls::TlsSettings;
 use crate::api::connection::TlsMode;
 pub use conninfo::ConninfoError;
-pub(in crate::postgres) use conninfo::{parse as parse_conninfo, render as render_conninfo};
+pub(crate) use conninfo::{parse as parse_conninfo, render as render_conninfo};
 pub use error::ConnectionError;
 use parameters::OtherParameters;
 pub use session::Session;

@@ -254,3 +254,50 @@ async fn a_dry_run_shows_the_steps_of_the_run_and_stores_nothing() {
     assert_eq!(ran.result.expect("a backup").plan_hash, done.plan_hash);
     assert!(done.plan_hash.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_extension_that_keeps_its_tables_among_the_system_s_are_stored() {
+    let source = PostgresServer::shared(16).create_database("among_system");
+    // As pg_ivm does it.
+    source.psql(
+        "CREATE EXTENSION pgrescue_fixture; ALTER TABLE fixture_extension.entry SET SCHEMA pg_catalog;
+         INSERT INTO pg_catalog.entry VALUES (1, 'a'), (2, 'b')",
+    );
+    let bucket = new_bucket();
+    let request = request(&source, in_bucket(&bucket), json!({}));
+    assert_eq!(request.run().await.artifact().rows, 2);
+    let manifest = Objects::of_bucket(&bucket).manifest(&request.snapshot());
+    let database = manifest.database(&source.name).expect("the database is there");
+    let entry = database.relations.iter().find(|relation| relation.name == "entry");
+    assert_eq!(entry.and_then(|relation| relation.rows), Some(2));
+    assert!(database.relations.iter().all(|relation| relation.name != "pg_class"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_name_looks_like_a_connection_string_is_stored_with_its_roles() {
+    let bucket = new_bucket();
+    for purpose in ["host=elsewhere.invalid it's \\", "postgresql://elsewhere.invalid/"] {
+        let source = PostgresServer::shared(18).create_database(purpose);
+        source.psql("CREATE TABLE t AS SELECT 1 AS id");
+        let request = request(&source, in_bucket(&bucket), json!({}));
+        assert_eq!(request.run().await.artifact().rows, 1, "{purpose}");
+        let globals = Objects::of_bucket(&bucket).read(&pgrescue::store::layout::globals(&request.snapshot()));
+        assert!(String::from_utf8_lossy(&globals).contains("CREATE ROLE"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_mappings_that_pg_dump_leaves_out_are_named() {
+    let source = PostgresServer::shared(15).create_database("of_extension");
+    source.psql(
+        "CREATE EXTENSION pgrescue_fixture; CREATE USER MAPPING FOR CURRENT_USER SERVER fixture_extension_server",
+    );
+    let bucket = new_bucket();
+    let ended = request(&source, in_bucket(&bucket), json!({"schemaOnly": true}))
+        .run()
+        .await;
+    ended.artifact();
+    let warned =
+        |warning: &String| warning.contains("fixture_extension_server") && warning.contains("pgrescue_fixture");
+    assert!(ended.status.warnings.iter().any(warned), "{:?}", ended.status.warnings);
+}
