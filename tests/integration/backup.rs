@@ -7,6 +7,7 @@ mod faults;
 mod refusals;
 mod retries;
 mod round_trip;
+mod secrets;
 
 use std::io::Write as _;
 use std::path::Path;
