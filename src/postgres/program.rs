@@ -20,6 +20,7 @@ use super::client_tools::ToolSet;
 use super::connection::{ConnectionError, ConnectionSettings};
 use super::memory_file::MemoryFile;
 use messages::Messages;
+pub(crate) use messages::without as without_secrets;
 
 mod messages;
 

@@ -13,6 +13,7 @@ use crate::plan::Refusal;
 use crate::postgres::archive::{Text, TocEntry};
 use crate::postgres::connection::Session;
 use crate::postgres::program::ProgramOutput;
+use crate::postgres::program::without_secrets;
 use crate::postgres::quote::identifier;
 use crate::postgres::sqlstate;
 
@@ -111,6 +112,11 @@ pub(super) async fn explain(attempt: &Attempt<'_>, output: &ProgramOutput) -> Re
             format!("Restoring {what} failed: {}.", complaint.message.trim_end_matches('.')),
         )
     });
+    // PostgreSQL quotes values that it does not like, and a value of an option may come from a Secret.
+    let refusal = Refusal {
+        message: without_secrets(&attempt.secrets, &refusal.message),
+        ..refusal
+    };
     match label {
         Some(label) => refusal.object(label),
         None => refusal,

@@ -24,7 +24,7 @@ use crate::plan::references::{CONNINFO_KEY, ReferencedNames};
 use crate::plan::restore::RestorePlan;
 use crate::plan::restore_findings::{DatabaseState, Findings};
 use crate::plan::restore_steps::{Decision, Steps, decide};
-use crate::postgres::connection::Session;
+use crate::postgres::connection::{Session, parse_conninfo};
 use crate::postgres::foreign::{OptionOf, is_secret};
 use crate::postgres::pooler;
 
@@ -188,6 +188,7 @@ async fn read_secrets(plan: &RestorePlan, context: &Context) -> Result<Secrets, 
             key: CONNINFO_KEY.into(),
         };
         let connection = context.references.secret_key(&key).await?;
+        masked.extend(secrets_of_connection(&connection, subscription, &key)?);
         masked.push(connection.clone());
         of_subscriptions.insert(subscription.clone(), connection);
     }
@@ -196,4 +197,29 @@ async fn read_secrets(plan: &RestorePlan, context: &Context) -> Result<Secrets, 
         of_subscriptions,
         masked,
     })
+}
+
+/// The secrets in a subscription's connection string. One that cannot be read is refused here: PostgreSQL would quote
+/// the part that it stumbles over, which may be a part of the password.
+fn secrets_of_connection(
+    connection: &SecretString,
+    subscription: &str,
+    key: &KeyRef,
+) -> Result<Vec<SecretString>, Refusal> {
+    use secrecy::ExposeSecret as _;
+    let KeyRef { name, key } = key;
+    let parameters = parse_conninfo(connection.expose_secret()).map_err(|error| {
+        Refusal::permanent(
+            reasons::INVALID_SPEC,
+            format!(
+                "The key {key:?} of the Secret {name:?} is no connection string for the subscription {subscription:?}: {error}."
+            ),
+        )
+        .object(format!("Secret/{name}"))
+        .hint("Write it as libpq reads it: a URI, or keyword=value pairs with values in single quotes where they hold spaces.")
+    })?;
+    let secret = parameters
+        .into_iter()
+        .filter(|(name, value)| !value.is_empty() && is_secret(OptionOf::Connection, name, value));
+    Ok(secret.map(|(_, value)| SecretString::from(value)).collect())
 }

@@ -75,6 +75,11 @@ impl Messages {
     }
 }
 
+/// The text without these secrets.
+pub(crate) fn without(secrets: &[SecretString], text: &str) -> String {
+    masked(text, &needles(secrets))
+}
+
 /// Every form in which a secret may stand in a message, line by line, the longest first.
 fn needles(secrets: &[SecretString]) -> Vec<String> {
     let mut needles = Vec::new();

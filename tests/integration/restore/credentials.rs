@@ -179,3 +179,48 @@ fn a_statement_with_a_credential_that_fails_does_not_show_it() {
     assert!(!shown.contains(CANARY), "{shown}");
     assert!(!target.exists());
 }
+
+#[test]
+fn a_connection_string_that_cannot_be_read_is_refused_without_being_shown() {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("source");
+    source.load_plain();
+    source.psql(
+        "CREATE SUBSCRIPTION feed CONNECTION 'host=nowhere.invalid' PUBLICATION p WITH (connect = false, slot_name = 'feed')",
+    );
+    let snapshot = Snapshot::of(&source);
+    let target = server.reserve_database("unreadable");
+    // PostgreSQL says: missing "=" after "canary:with" in connection info string.
+    for conninfo in [
+        "host=staging.invalid password=my canary:with spaces",
+        "postgresql://u:p@h/d?canary:odd",
+    ] {
+        let failed = Request::into(&snapshot, &target)
+            .secret("feed", &json!({ "conninfo": conninfo }))
+            .with("subscriptions", json!({"connections": {"feed": {"name": "feed"}}}))
+            .fail();
+        let shown = format!("{failed:?}");
+        assert!(!shown.contains(CANARY), "{shown}");
+        assert_eq!(failed.refusal.reason, reasons::INVALID_SPEC, "{shown}");
+        assert_eq!(failed.refusal.object.as_deref(), Some("Secret/feed"));
+        assert!(!target.exists());
+    }
+}
+
+#[test]
+fn a_value_of_a_secret_that_postgres_quotes_in_its_error_is_not_shown() {
+    let server = PostgresServer::shared(17);
+    let source = source(server);
+    let target = server.reserve_database("quoted");
+    let mut rules = rule(server, "x");
+    rules[0]["options"] = json!({"secretRef": {"name": "options"}});
+    // invalid value for integer option "fetch_size": canary:many
+    let failed = Request::into(&Snapshot::stripped(&source), &target)
+        .secret("staging", &json!({"user": "u", "password": "canary:p"}))
+        .secret("options", &json!({"fetch_size": "canary:many"}))
+        .with("foreignServers", rules)
+        .fail();
+    assert_eq!(failed.step.as_deref(), Some("pre-data"), "{failed:?}");
+    let shown = format!("{failed:?}");
+    assert!(shown.contains("fetch_size") && !shown.contains(CANARY), "{shown}");
+}
