@@ -13,7 +13,9 @@ use crate::plan::Refusal;
 use crate::plan::restore::SnapshotSource;
 use crate::plan::restore_findings::{Locale, Snapshot};
 use crate::postgres::archive::{ArchiveError, ArchiveReader, Toc};
-use crate::store::manifest::{self, DatabaseManifest, LocaleManifest, Manifest, ObjectKind, ObjectManifest};
+use crate::store::manifest::{
+    self, BackupReference, DatabaseManifest, LocaleManifest, Manifest, ObjectKind, ObjectManifest,
+};
 use crate::store::{self, Store, StoreError, layout};
 
 /// Archives up to this size are read to the end before anything is changed: a damaged one is found before a database
@@ -179,11 +181,12 @@ async fn newest(store: &dyn Store, source: &SnapshotSource) -> Result<(String, b
     snapshots.sort_unstable();
     for snapshot in snapshots.into_iter().rev() {
         let bytes = read_manifest(store, snapshot).await?;
-        let Ok(manifest) = Manifest::read(&bytes) else {
-            continue; // one that cannot be read is not known to be of this backup
-        };
-        if is_of(source, &manifest) {
-            return Ok((snapshot.to_owned(), bytes));
+        match Manifest::read(&bytes) {
+            Ok(manifest) if is_of(source, &manifest) => return Ok((snapshot.to_owned(), bytes)),
+            // An older one in the place of the newest would be taken for it.
+            Err(error) if names_backup(source, &bytes) => return Err(error.into()),
+            // One that cannot be read is not known to be of this backup.
+            Ok(_) | Err(_) => {}
         }
     }
     let backup = format!("{}/{}", source.backup_namespace, source.backup_name);
@@ -193,6 +196,16 @@ async fn newest(store: &dyn Store, source: &SnapshotSource) -> Result<(String, b
     )
     .object(backup)
     .hint("Run the backup first, and check that both manifests name the same storage."))
+}
+
+/// Whether a manifest that cannot be read as a whole, such as one of a newer format, still says whose it is.
+fn names_backup(source: &SnapshotSource, bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        backup: BackupReference,
+    }
+    serde_json::from_slice::<Named>(bytes)
+        .is_ok_and(|Named { backup }| backup.namespace == source.backup_namespace && backup.name == source.backup_name)
 }
 
 fn is_of(source: &SnapshotSource, manifest: &Manifest) -> bool {

@@ -5,6 +5,7 @@ use std::fs;
 use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
 use pgrescue::plan::report::{Failed, Outcome};
+use pgrescue::store::layout;
 use serde_json::json;
 
 use super::snapshot::{ID, Snapshot};
@@ -253,5 +254,28 @@ fn a_dry_run_shows_the_steps_of_the_run_and_changes_nothing() {
     let run = Request::into(&snapshot, &target).succeed();
     assert_eq!(run.done.plan_hash, shown.done.plan_hash);
     assert_eq!(run.status.plan_hash, shown.status.plan_hash);
+    source.content().assert_same(&target.content());
+}
+
+#[test]
+fn an_older_snapshot_does_not_stand_in_for_the_newest_that_cannot_be_read() {
+    let server = PostgresServer::shared(17);
+    let (source, snapshot) = plain(server);
+    let target = server.reserve_database("newest");
+    let restore = || {
+        let mut request = Request::into(&snapshot, &target);
+        request.source.snapshot = None;
+        request
+    };
+    let newer = "20270102T030405Z-0123456789";
+    let path = snapshot.path(&layout::manifest(newer));
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is ours");
+    let manifest = |name: &str| json!({"formatVersion": 99, "backup": {"namespace": "shop", "name": name, "uid": "u"}});
+    std::fs::write(&path, manifest("orders").to_string()).expect("the folder is ours");
+    assert_refused(&restore().fail(), reasons::MANIFEST_TOO_NEW, &["99"]);
+    assert!(!target.exists());
+    // That of another backup is none of our business.
+    std::fs::write(&path, manifest("other").to_string()).expect("the folder is ours");
+    restore().succeed();
     source.content().assert_same(&target.content());
 }
