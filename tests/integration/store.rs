@@ -2,7 +2,7 @@
 
 mod conformance;
 mod faults;
-mod full_disk;
+pub mod full_disk;
 mod lost_answers;
 mod refusals;
 

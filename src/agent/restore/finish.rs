@@ -11,7 +11,9 @@ use crate::plan::restore_steps::MakeDatabase;
 use crate::postgres::quote::identifier;
 
 /// Commits the restore.
-pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
+pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
+    attempt.guard.renew(&attempt.target).await?;
+    let attempt = &*attempt;
     let database = &attempt.target.database;
     let marked = undo::marked_roles(attempt.guard.session(), &attempt.plan.run).await?;
     let statements = statements(attempt, &marked).await?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::mark;
 use super::target::Target;
@@ -14,6 +14,8 @@ use crate::postgres::connection::Session;
 /// How long the lock of a session that was just ended may linger.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(200);
+/// No answer for this long means that the connection is gone.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The session that holds the lock. It is outside the target database, so that it can drop it.
 pub(super) struct Guard {
@@ -52,10 +54,11 @@ impl Guard {
         &mut self.session
     }
 
-    /// Makes sure that the lock is still held before something is undone. Where the session was cut the lock is taken
-    /// anew; where another attempt has it by now, everything is that one's.
+    /// Makes sure that the lock is still held before the end, or before something is undone: the session may have been
+    /// idle for hours. Where it was cut the lock is taken anew; where another attempt has it by now, everything is that
+    /// one's.
     pub(super) async fn renew(&mut self, target: &Target) -> Result<(), Refusal> {
-        if self.session.simple_query("").await.is_ok() {
+        if matches!(timeout(ANSWER, self.session.simple_query("")).await, Ok(Ok(_))) {
             return Ok(());
         }
         self.session = target.maintenance().await?;

@@ -60,7 +60,7 @@ impl Target {
         let mut first_error = None;
         let candidates = named.iter().map(String::as_str).chain(MAINTENANCE);
         for candidate in candidates.filter(|candidate| *candidate != database) {
-            match settings.with_database(candidate).connect().await {
+            match unhurried(&settings.with_database(candidate)).await {
                 Ok(session) => {
                     let target = Self {
                         settings: session.settings().clone(),
@@ -69,8 +69,7 @@ impl Target {
                     };
                     return Ok((target, session));
                 }
-                Err(error) => {
-                    let refusal = Refusal::from(error);
+                Err(refusal) => {
                     // Another database helps only where this one is the trouble.
                     let elsewhere = matches!(
                         refusal.reason.as_str(),
@@ -95,18 +94,32 @@ impl Target {
 
     /// A session outside the target database.
     pub(super) async fn maintenance(&self) -> Result<Session, Refusal> {
-        Ok(self.settings.with_database(&self.maintenance).connect().await?)
+        unhurried(&self.settings.with_database(&self.maintenance)).await
     }
 
     /// A session in the target database.
     pub(super) async fn connect(&self) -> Result<Session, Refusal> {
-        Ok(self.settings().connect().await?)
+        unhurried(&self.settings()).await
     }
 
     /// A session in another database of the server.
     pub(super) async fn connect_to(&self, database: &str) -> Result<Session, Refusal> {
-        Ok(self.settings.with_database(database).connect().await?)
+        unhurried(&self.settings.with_database(database)).await
     }
+}
+
+/// A session without the time limits that not every version knows, and that so cannot be settings of the connection.
+/// Some sessions are idle for as long as the rows take.
+async fn unhurried(settings: &ConnectionSettings) -> Result<Session, Refusal> {
+    let session = settings.connect().await?;
+    let sql = match session.server_major() {
+        ..14 => return Ok(session),
+        14..17 => "SET idle_session_timeout = 0",
+        17.. => "SET idle_session_timeout = 0; SET transaction_timeout = 0",
+    };
+    let set = session.batch_execute(sql).await;
+    set.map_err(|error| session.refusal(&error, "preparing the session", None))?;
+    Ok(session)
 }
 
 const SERVER: &str = "

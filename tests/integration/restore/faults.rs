@@ -9,6 +9,7 @@ use serde_json::json;
 use super::snapshot::Snapshot;
 use super::{Request, runtime};
 use crate::parts::{Database, PostgresServer, Toxiproxy};
+use crate::store::full_disk::SmallDisk;
 
 /// Rows that take a moment to load.
 fn filled(server: &PostgresServer) -> Database<'_> {
@@ -228,4 +229,61 @@ fn a_count_that_differs_from_the_manifest_is_a_failure() {
     assert_eq!(failed.refusal.reason, reasons::VERIFICATION_FAILED, "{failed:?}");
     assert!(failed.refusal.message.contains("1000 of 999"), "{failed:?}");
     assert!(!target.exists());
+}
+
+/// Between the first step and the last, sessions wait for as long as the rows take.
+#[test]
+fn a_server_that_ends_idle_sessions_and_long_transactions_is_restored_into() {
+    let target_server = PostgresServer::with(17)
+        .setting("idle_session_timeout", "700ms")
+        .setting("idle_in_transaction_session_timeout", "700ms")
+        .setting("transaction_timeout", "1500ms")
+        .setting("statement_timeout", "1500ms")
+        .start();
+    let source = PostgresServer::shared(17).create_database("slow");
+    source.psql(
+        "CREATE TABLE slow (i int CHECK (pg_sleep(0.02) IS NOT NULL)); INSERT INTO slow SELECT generate_series(1, 150)",
+    );
+    let target = target_server.reserve_database("slow");
+    Request::into(&Snapshot::of(&source), &target).succeed();
+    source.content().assert_same(&target.content());
+}
+
+/// What holds the target's name may be cut by something between that forgets quiet connections.
+#[test]
+fn a_guard_that_was_cut_on_the_way_is_set_again_before_the_end() {
+    let server = PostgresServer::start(16);
+    let source = filled(&server);
+    let snapshot = Snapshot::of(&source);
+    let target = server.reserve_database("quiet");
+    let request = Request::into(&snapshot, &target);
+    runtime().block_on(async {
+        let (result, ()) = tokio::join!(request.run(), async {
+            step_runs(&request, "data").await;
+            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' \
+                AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = 'postgres' AND application_name LIKE 'pgrescue restore %')";
+            assert_eq!(server.psql("postgres", sql), "1");
+        });
+        result.expect("it goes on");
+    });
+    source.content().assert_same(&target.content());
+}
+
+#[test]
+fn a_target_without_room_is_said_to_be_full_and_is_emptied_again() {
+    let server = PostgresServer::start(17);
+    let source = filled(&server);
+    let snapshot = Snapshot::of(&source);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let _disk = SmallDisk::mount(folder.path());
+    let tablespace = folder.path().join("small");
+    std::fs::create_dir(&tablespace).expect("the disk is ours");
+    let sql = format!("CREATE TABLESPACE small LOCATION '{}'", tablespace.display());
+    server.psql("postgres", &sql);
+    let target = server.create_database_with("full", "TEMPLATE template0 TABLESPACE small");
+    let failed = Request::into(&snapshot, &target).fail();
+    assert_eq!(failed.refusal.reason, reasons::TARGET_FULL, "{failed:?}");
+    assert_eq!(failed.step.as_deref(), Some("data"));
+    assert!(failed.refusal.message.contains("emptied again"), "{failed:?}");
+    assert_eq!(target.psql("SELECT count(*) FROM pg_class WHERE oid >= 16384"), "0");
 }

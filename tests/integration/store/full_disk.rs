@@ -13,7 +13,7 @@ use super::{BUCKET, PART, content, good_secret, open, unfinished_uploads};
 use crate::parts::S3Server;
 
 /// A small file system; unmounted when dropped.
-struct SmallDisk {
+pub struct SmallDisk {
     mounted_at: PathBuf,
     _image: tempfile::TempDir,
 }
@@ -21,7 +21,7 @@ struct SmallDisk {
 impl SmallDisk {
     /// Mounts 48 MiB at a folder. A file on a loop device, for a tmpfs keeps no attributes on older kernels, and the
     /// S3 server needs them.
-    fn mount(at: &Path) -> Self {
+    pub fn mount(at: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let image = folder.path().join("image");
         std::fs::File::create(&image)
