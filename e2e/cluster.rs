@@ -104,26 +104,18 @@ impl Cluster {
         command
     }
 
-    /// What a service account asked of the API server so far, as `(verb, resource)` with a
-    /// subresource after a slash; none where the cluster is not our own and keeps no audit log.
-    pub fn requests_of(&self, namespace: &str, service_account: &str) -> Option<BTreeSet<(String, String)>> {
+    /// What a service account asked of the API server so far; none where the cluster is not our own and keeps no audit
+    /// log.
+    pub fn requests_of(&self, namespace: &str, service_account: &str) -> Option<BTreeSet<Request>> {
         let log = fs::read_to_string(self.kubeconfig.parent()?.join("logs/audit.log")).ok()?;
         let user = format!("system:serviceaccount:{namespace}:{service_account}");
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let events = log
+            .lines()
+            .filter(|line| line.contains(&user))
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let requests = events
             .filter(|event| event["user"]["username"] == user.as_str())
-            .filter_map(|event| {
-                let object = &event["objectRef"];
-                let resource = [
-                    object["resource"].as_str()?,
-                    object["subresource"].as_str().unwrap_or_default(),
-                ]
-                .join("/");
-                Some((
-                    event["verb"].as_str()?.to_owned(),
-                    resource.trim_end_matches('/').to_owned(),
-                ))
-            });
+            .filter_map(|event| Request::of(&event));
         Some(requests.collect())
     }
 
@@ -142,6 +134,38 @@ impl Cluster {
     pub fn node_volumes(&self) -> Option<PathBuf> {
         let state = self.kubeconfig.parent()?;
         state.join("slot").exists().then(|| state.join("volumes"))
+    }
+}
+
+/// A request to the API server, as the audit log has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Request {
+    /// The verb, as in a rule of a role.
+    pub verb: String,
+    /// The resource, with a subresource after a slash.
+    pub resource: String,
+    /// Whether the user's roles allowed it.
+    pub allowed: bool,
+    /// The pod that asked; none where the token is bound to no pod.
+    pub pod: Option<String>,
+}
+
+impl Request {
+    fn of(event: &Value) -> Option<Self> {
+        let object = &event["objectRef"];
+        let resource = [
+            object["resource"].as_str()?,
+            object["subresource"].as_str().unwrap_or_default(),
+        ]
+        .join("/");
+        Some(Self {
+            verb: event["verb"].as_str()?.to_owned(),
+            resource: resource.trim_end_matches('/').to_owned(),
+            allowed: event["annotations"]["authorization.k8s.io/decision"] == "allow",
+            pod: event["user"]["extra"]["authentication.kubernetes.io/pod-name"][0]
+                .as_str()
+                .map(str::to_owned),
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 
-use crate::cluster::cluster;
+use crate::cluster::{Request, cluster};
 use crate::namespace::Namespace;
 use crate::servers::{POSTGRES_PASSWORD, PortForward, Postgres, S3, S3_ACCESS_KEY, S3_SECRET_KEY, restricted};
 
@@ -190,8 +190,11 @@ async fn the_requests_of_a_service_account_are_recorded() {
     let Some(requests) = cluster().requests_of(&namespace.name, "default") else {
         return;
     };
-    assert!(
-        requests.contains(&("get".to_owned(), "pods/log".to_owned())),
-        "{requests:?}"
-    );
+    let denied = Request {
+        verb: "get".to_owned(),
+        resource: "pods/log".to_owned(),
+        allowed: false,
+        pod: None,
+    };
+    assert!(requests.contains(&denied), "{requests:?}");
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::cluster::{cluster, output};
 use crate::namespace::Namespace;
-use crate::operator::{OPERATOR_NAMESPACE, operator_pods};
+use crate::operator::{OPERATOR_NAMESPACE, REPLICAS, operator_pods};
 use crate::shop::{MIDDLE, Shop};
 
 fn report(end: &ContainerStateTerminated) -> Report {
@@ -102,6 +102,7 @@ async fn a_backup_whose_agent_runs_out_of_memory_is_made_by_the_next_attempt() {
 
 #[tokio::test]
 async fn a_run_ends_as_it_did_although_the_operator_was_killed_meanwhile() {
+    let _replicas = REPLICAS.lock().await;
     let namespace = Namespace::with_operator("operator").await;
     let shop = Shop::open(&namespace, 18).await;
     let (stalled, pod) = shop.backup_in_the_middle().await;

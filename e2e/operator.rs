@@ -14,6 +14,7 @@ use pgrescue::api::{PgBackup, PgRestore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::cluster::{cluster, output};
 use crate::namespace::Namespace;
@@ -21,6 +22,9 @@ use crate::servers::S3;
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "pgrescue-system";
+
+/// Held by a test while it takes pods of the operator away: the next one finds two replicas again.
+pub static REPLICAS: Mutex<()> = Mutex::const_new(());
 
 /// The operator of this test program; the first caller installs it with two replicas and waits until they are ready.
 pub fn install_operator() {

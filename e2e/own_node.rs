@@ -19,6 +19,15 @@ pub struct OwnNode {
 impl OwnNode {
     /// Kills the processes of a pod that have this name. Nothing can catch it.
     pub fn kill(&self, pod: &Pod, name: &str) {
+        self.signal("-KILL", pod, name);
+    }
+
+    /// Stops the processes of a pod that have this name, so that they do nothing at their end either.
+    pub fn freeze(&self, pod: &Pod, name: &str) {
+        self.signal("-STOP", pod, name);
+    }
+
+    fn signal(&self, signal: &str, pod: &Pod, name: &str) {
         let uid = pod.metadata.uid.as_deref().expect("a pod has a UID");
         let hierarchies = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(|folder| Path::new(folder).join(&self.cgroup));
         let hierarchy = hierarchies.iter().find(|folder| folder.exists());
@@ -26,7 +35,7 @@ impl OwnNode {
         collect(hierarchy.expect("the node has a cgroup"), false, uid, &mut processes);
         processes.retain(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name));
         assert!(!processes.is_empty(), "the pod has no process {name}");
-        output(Command::new("kill").arg("-KILL").args(processes), None).expect("it can be killed");
+        output(Command::new("kill").arg(signal).args(processes), None).expect("it can get a signal");
     }
 
     /// Cuts a pod off from the API server while the returned value lives. Packets are dropped, so nobody answers.
