@@ -154,8 +154,10 @@ async fn an_agent_reaches_no_other_run_no_spec_and_no_secret() {
         own.patch("mine", &PatchParams::default(), &Patch::Merge(&others)).await,
         "cannot patch resource \"pgbackups\"",
     );
-    let own_status = own.patch_status("mine", &PatchParams::default(), &Patch::Merge(&others));
-    let answer = own_status.await.expect("what is no status is passed over");
+    let answer = own
+        .patch_status("mine", &PatchParams::default(), &Patch::Merge(&others))
+        .await
+        .expect("what is no status is passed over");
     assert_eq!(
         (answer.spec, answer.metadata.generation, answer.metadata.labels),
         (mine.spec, mine.metadata.generation, mine.metadata.labels)
