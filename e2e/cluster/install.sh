@@ -1,14 +1,14 @@
 #!/bin/bash
 # Installs what a cluster on this machine needs, where it is missing:
 #   Debian packages       containerd, runc, CNI plugins, etcd, iptables, buildah, …
-#   $PGRESCUE_CACHE/bin   Kubernetes, CoreDNS, Helm and kubeconform, built from the
+#   $PGRESCUE_CACHE/bin   Kubernetes, CoreDNS, and Helm, built from the
 #                         Go module proxy (8 minutes on 2 cores, once)
 # Versions are pinned in versions.sh; Go checks the modules against its checksum
 # database. A second run finds everything there and does nothing. Several runs at
 # once wait for each other.
 #
 # usage: install.sh [part ...]
-#        part: packages kubernetes coredns helm kubeconform cargo-deny; default all
+#        part: packages kubernetes coredns helm cargo-deny; default all
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -150,14 +150,13 @@ install_part() {
         kubernetes) install_kubernetes ;;
         coredns) install_go_program coredns "$COREDNS" github.com/coredns/coredns ;;
         helm) install_go_program helm "$HELM" helm.sh/helm/v4/cmd/helm ;;
-        kubeconform) install_go_program kubeconform "$KUBECONFORM" github.com/yannh/kubeconform/cmd/kubeconform ;;
         cargo-deny) install_cargo_deny ;;
         *) die "there is no part $1" ;;
     esac
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || die "the cluster runs on Linux on x86_64"
-[ $# -gt 0 ] || set -- packages kubernetes coredns helm kubeconform cargo-deny
+[ $# -gt 0 ] || set -- packages kubernetes coredns helm cargo-deny
 mkdir -p "$cache/bin" "$cache/build" "$logs"
 for part in "$@"; do
     # One lock a part: nobody waits for what they did not ask for.

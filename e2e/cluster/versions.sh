@@ -3,7 +3,6 @@
 KUBERNETES=1.34.10
 COREDNS=v1.13.1
 HELM=v4.2.4
-KUBECONFORM=v0.7.0
 CARGO_DENY=0.20.2
 POSTGRESQL_SERVERS="17 18"          # images of the demo's servers
 POSTGRES_IMAGE=docker.io/library/postgres
