@@ -9,7 +9,11 @@ pub mod show;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::pod::{self, PodFiles};
 use crate::operator;
@@ -88,6 +92,8 @@ fn log_as_json() {
         .flatten_event(true)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .finish()
+        .with(without_statements())
         .init();
 }
 
@@ -96,5 +102,68 @@ fn log_as_text() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .finish()
+        .with(without_statements())
         .init();
+}
+
+/// At `debug` the PostgreSQL client logs each statement with its parameters, and so the verifiers of roles that are
+/// made. No level shows them.
+fn without_statements() -> FilterFn {
+    filter_fn(|metadata: &Metadata<'_>| {
+        *metadata.level() <= Level::INFO || !metadata.target().starts_with("tokio_postgres")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'writer> MakeWriter<'writer> for Written {
+        type Writer = Self;
+
+        fn make_writer(&'writer self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn no_level_shows_the_statements_of_the_client() {
+        let written = Written::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("trace"))
+            .with_writer(written.clone())
+            .finish()
+            .with(without_statements());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "tokio_postgres::simple_query", "ALTER ROLE PASSWORD");
+            tracing::info!(target: "tokio_postgres::connection", "NOTICE: kept");
+            tracing::trace!(target: "pgrescue::agent", "ours");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("NOTICE: kept") && text.contains("ours"), "{text}");
+        assert!(!text.contains("PASSWORD"), "{text}");
+    }
 }
