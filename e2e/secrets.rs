@@ -103,6 +103,8 @@ fn fill(server: &Postgres<'_>) {
             "CREATE TABLE photo (id int PRIMARY KEY, pixels text NOT NULL);
              INSERT INTO photo SELECT n, '{ROW}' || (SELECT string_agg(md5(n || '/' || m), '')
                  FROM generate_series(1, {TABLE} / 1000 / 32) m) FROM generate_series(1, 1000) n;
+             CREATE ROLE reports LOGIN PASSWORD 'anything';
+             GRANT SELECT ON photo TO reports;
              CREATE ROLE billing LOGIN PASSWORD {new_password};
              CREATE EXTENSION postgres_fdw;
              CREATE SERVER billing_remote FOREIGN DATA WRAPPER postgres_fdw
@@ -153,8 +155,16 @@ fn manifests(host: &str) -> [Value; 2] {
         "userMappings": [{"localUser": "postgres", "secretRef": {"name": "staging-billing"}}],
     }]);
     restore["spec"]["subscriptions"] = json!({"connections": {"feed": {"name": "staging-feed"}}});
+    restore["spec"]["globals"] = "Missing".into();
     restore["spec"]["logLevel"] = "Trace".into();
     [backup, restore]
+}
+
+/// Takes a role away that the restore then has to make, and returns the verifier of its password.
+fn drop_role(server: &Postgres<'_>) -> String {
+    let verifier = server.psql("shop", "SELECT rolpassword FROM pg_authid WHERE rolname = 'reports'");
+    server.psql("shop", "DROP OWNED BY reports; DROP ROLE reports;");
+    verifier
 }
 
 /// The arguments and the environment of all processes of an agent's pod, read again and again to its end.
@@ -217,13 +227,17 @@ async fn no_secret_comes_where_somebody_may_read_it() {
     let dumping = watch::<PgBackup>(&namespace, "shop", &mut canaries).await;
     stalled.go_on();
     namespace.succeeded::<PgBackup>("shop").await;
+    let verifier = drop_role(&server);
     namespace.apply(&restore.to_string()).expect("applied");
     let stalled = server.stall_copy("copy", MIDDLE);
     let loading = watch::<PgRestore>(&namespace, "copy", &mut canaries).await;
     stalled.go_on();
     let run = namespace.succeeded::<PgRestore>("copy").await;
 
-    every_secret_was_used(&server, &run);
+    every_secret_was_used(&server, &run, &verifier);
+    canaries.are_not_in("the bucket", &[ROW, "billing_remote", "feed"], |text| s3.contains(text));
+    // `globals.sql` holds it, as `rolePasswords: Keep` says.
+    canaries.add("the verifier of a role's password", &verifier, &verifier);
     for (seen, program) in [(dumping.seen(), "/pg_dump"), (loading.seen(), "/pg_restore")] {
         canaries.are_not_in_text(
             &format!("arguments and environment beside {program}"),
@@ -231,14 +245,13 @@ async fn no_secret_comes_where_somebody_may_read_it() {
             &seen,
         );
     }
-    canaries.are_not_in("the bucket", &[ROW, "billing_remote", "feed"], |text| s3.contains(text));
     canaries.are_not_in_text("the operator's log", &[&namespace.name], &operator_logs());
     let of_runs = "--selector=pgrescue.dev/run-uid";
     for (place, arguments, known) in [
         (
             "the agents' logs",
             &["logs", of_runs, "--all-containers", "--tail=-1"][..],
-            &["pg_dump", "pg_restore", "\"level\":\"TRACE\""][..],
+            &["Stored 1000 rows", "Restored 1000 rows", "\"level\":\"TRACE\""][..],
         ),
         ("the Events", &["get", "events", "--output=yaml"], &["Succeeded"]),
         (
@@ -258,7 +271,9 @@ async fn no_secret_comes_where_somebody_may_read_it() {
 }
 
 /// The new passwords are where they belong, so the runs had them; and the client's key was asked for.
-fn every_secret_was_used(server: &Postgres<'_>, restore: &PgRestore) {
+fn every_secret_was_used(server: &Postgres<'_>, restore: &PgRestore, verifier: &str) {
+    let made = server.psql("copy", "SELECT rolpassword FROM pg_authid WHERE rolname = 'reports'");
+    assert_eq!(made, verifier);
     let mappings = server.psql("copy", "SELECT umoptions FROM pg_user_mappings");
     assert!(mappings.contains("Zu9-new-mapping-canary"), "{mappings}");
     let subscriptions = server.psql(
