@@ -118,7 +118,7 @@ async fn a_namespace_that_is_deleted_in_the_middle_of_runs_goes_and_the_artefact
 #[tokio::test]
 async fn a_finished_backup_takes_its_artefact_along_where_its_deletion_policy_says_so() {
     let namespace = Namespace::with_operator("artefact").await;
-    let production = Postgres::start(&namespace, "production", 16, "shop").await;
+    let production = Postgres::start(&namespace, "production", 17, "shop").await;
     let s3 = S3::start(&namespace, "backups").await;
     production.psql("shop", ITEMS);
     for (name, policy) in [("kept", "Retain"), ("deleted", "Delete")] {
@@ -153,7 +153,7 @@ async fn a_finished_backup_takes_its_artefact_along_where_its_deletion_policy_sa
 #[tokio::test]
 async fn a_restore_that_is_applied_again_after_its_resource_was_deleted_changes_nothing() {
     let namespace = Namespace::with_operator("again").await;
-    let production = Postgres::start(&namespace, "production", 15, "shop").await;
+    let production = Postgres::start(&namespace, "production", 18, "shop").await;
     let _s3 = S3::start(&namespace, "backups").await;
     production.psql("shop", ITEMS);
     let request = restore("copy", "shop", "production-db", "copy");
@@ -241,8 +241,11 @@ async fn a_backup_in_a_volume_is_restored_and_goes_with_its_resource() {
     assert_eq!(production.contents("copy"), production.contents("shop"));
 
     let artifact = run.status.and_then(|status| status.artifact).expect("an artefact");
-    assert_eq!(artifact.location, "volume://backups/shop/nightly");
     let snapshot = artifact.snapshot;
+    assert_eq!(
+        artifact.location,
+        format!("volume://backups/shop/nightly/snapshots/{snapshot}")
+    );
     let objects = ["globals.sql", "manifest.json", "shop/archive.dump", "shop/pre-data.sql"]
         .map(|object| format!("shop/nightly/snapshots/{snapshot}/{object}"));
     let volume = namespace.open_volume("backups").await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::Client;
-use kube::runtime::events::Recorder;
+use kube::runtime::events::Reporter;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::metrics::Metrics;
@@ -16,8 +16,8 @@ pub struct Context {
     pub client: Client,
     /// What the operator was told at its start.
     pub settings: Settings,
-    /// Writes Events.
-    pub recorder: Recorder,
+    /// Who writes Events.
+    pub reporter: Reporter,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Restores that wait for backups.

@@ -1,6 +1,6 @@
 //! Events about a run. They are news, not state: one that is lost does not stop a run.
 
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 
 use super::context::Context;
 use super::error::answer;
@@ -39,7 +39,9 @@ async fn publish<R: RunResource>(context: &Context, resource: &R, type_: EventTy
         action: "Reconcile".into(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &resource.object_ref(&())).await {
+    // A recorder that has told a reason only counts what follows under it, and drops the text.
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
+    if let Err(error) = recorder.publish(&event, &resource.object_ref(&())).await {
         tracing::warn!(reason, "an Event could not be written: {}", answer(&error));
     }
 }

@@ -35,7 +35,7 @@ mod scenarios;
 use std::sync::Arc;
 
 use kube::Client;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -148,11 +148,10 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, stop
         controller: "pgrescue".into(),
         instance: Some(settings.identity.clone()),
     };
-    let recorder = Recorder::new(client.clone(), reporter);
     let context = |waiting| Context {
         client: client.clone(),
         settings: settings.clone(),
-        recorder: recorder.clone(),
+        reporter: reporter.clone(),
         metrics: Arc::clone(metrics),
         waiting,
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -182,7 +182,7 @@ impl Cluster {
 pub fn context(server: &ApiServer, waiting: WaitingRestores) -> Context {
     let client = server.client();
     Context {
-        recorder: Recorder::new(client.clone(), Reporter::from("pgrescue".to_owned())),
+        reporter: Reporter::from("pgrescue".to_owned()),
         client,
         settings: settings(),
         metrics: Arc::new(Metrics::default()),

@@ -82,13 +82,13 @@ fn clean_up(cluster: &Cluster) -> String {
     follow_up.job.name
 }
 
-fn warnings(cluster: &Cluster) -> Vec<String> {
+fn notes(cluster: &Cluster, r#type: &str) -> Vec<String> {
     let names = cluster.server.names("shop/events");
     let events = names
         .iter()
         .map(|name| cluster.server.get(&format!("shop/events/{name}")).unwrap());
     events
-        .filter(|event| event["type"] == "Warning")
+        .filter(|event| event["type"] == r#type)
         .map(|event| event["note"].as_str().unwrap().to_owned())
         .collect()
 }
@@ -130,7 +130,12 @@ async fn a_restore_under_way_is_stopped_and_cleaned_up_after_before_it_goes(clus
     cluster.succeed(&clean_up, Outcome::Succeeded);
     cluster.reconcile::<Restore>("copy").await;
     assert!(is_gone(cluster));
-    assert_eq!(warnings(cluster), [""; 0]);
+    assert_eq!(notes(cluster, "Warning"), [""; 0]);
+    // What was done is told although an Event of the same reason was.
+    let told = notes(cluster, "Normal");
+    for note in ["waiting for the agent to stop", "All is well."] {
+        assert!(told.iter().any(|told| told == note), "{told:?}");
+    }
 }
 
 async fn a_backup_under_way_is_stopped_and_cleaned_up_after_before_it_goes(cluster: &mut Cluster) {
@@ -209,7 +214,7 @@ async fn a_clean_up_that_fails_says_what_may_be_left_and_the_resource_goes(clust
     cluster.reconcile::<Restore>("copy").await;
     assert!(is_gone(cluster));
     assert_eq!(
-        warnings(cluster),
+        notes(cluster, "Warning"),
         [
             "What the unfinished restore had made may be left on the target: The password is wrong. Databases and \
              roles that it had made say so in their comments; drop them by hand."
