@@ -6,6 +6,7 @@ use k8s_openapi::api::authorization::v1::SelfSubjectRulesReview;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use pgrescue::api::status::Phase;
 use pgrescue::api::{PgBackup, PgRestore, conditions};
 use serde_json::{Value, json};
 
@@ -28,7 +29,10 @@ async fn waiting_runs(namespace: &Namespace) -> [PgBackup; 2] {
     }
     let mut runs = Vec::new();
     for name in ["mine", "other"] {
-        let waits = |run: &PgBackup| run.condition(conditions::REFERENCES_RESOLVED).is_some();
+        // The agent may say what it waits for before the controller has seen its pod run.
+        let waits = |run: &PgBackup| {
+            run.condition(conditions::REFERENCES_RESOLVED).is_some() && run.run().phase == Some(Phase::Running)
+        };
         runs.push(namespace.wait(name, "waiting for its Secret", waits).await);
     }
     namespace
