@@ -77,6 +77,8 @@ reasons! {
     OBJECT_CHANGED = "ObjectChanged";
     /// The target database is not empty.
     TARGET_NOT_EMPTY = "TargetNotEmpty";
+    /// The backup holds an object whose name pgrescue needs for itself.
+    NAME_TAKEN = "NameTaken";
     /// The target server takes no writes.
     TARGET_READ_ONLY = "TargetReadOnly";
     /// The target server has no room.

@@ -70,6 +70,7 @@ impl Definitions {
         inputs: &ForeignInputs<'_>,
         session: &Session,
     ) -> Result<Self, Refusal> {
+        ledger::refuse_another(database)?;
         toc.remove(is_ledger);
         let foreign = rewrite_foreign(&mut toc, plan, database, inputs)?;
         let decoder = Decoder { session, toc: &toc };

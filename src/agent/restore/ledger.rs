@@ -3,8 +3,10 @@
 
 use tokio_postgres::{Client, Transaction};
 
+use crate::api::reasons;
 use crate::plan::restore::RestorePlan;
-use crate::plan::{Run, RunKind};
+use crate::plan::{Refusal, Run, RunKind};
+use crate::store::manifest::{DatabaseManifest, RelationManifest};
 
 /// Schema of the ledger. The archive's own ledger, of a source that was itself restored, is not restored into it.
 pub(super) const SCHEMA: &str = "pgrescue";
@@ -32,6 +34,30 @@ CREATE TABLE IF NOT EXISTS pgrescue.runs (
 );
 COMMENT ON TABLE pgrescue.runs IS
     'One row for each request; the same request applied again finds its row and changes nothing'";
+
+/// Columns that tell the ledger from a table of the same name.
+const OWN_COLUMNS: [&str; 5] = ["kind", "namespace", "name", "request_hash", "run"];
+
+/// Refuses a backup with a table of somebody else where the ledger has to be: it would be left out of the restore.
+pub(super) fn refuse_another(database: &DatabaseManifest) -> Result<(), Refusal> {
+    let is_other = |relation: &RelationManifest| {
+        let has = |name: &str| relation.columns.iter().any(|column| column.name == name);
+        // Columns are described at best effort.
+        !relation.columns.is_empty() && !OWN_COLUMNS.into_iter().all(has)
+    };
+    let of_the_name = |relation: &&RelationManifest| relation.schema == SCHEMA && relation.name == TABLE;
+    if !database.relations.iter().filter(of_the_name).any(is_other) {
+        return Ok(());
+    }
+    let message = format!(
+        "The backup holds a table {SCHEMA}.{TABLE} that is not pgrescue's, and pgrescue needs that name in the target to remember what was restored."
+    );
+    Err(Refusal::permanent(reasons::NAME_TAKEN, message)
+        .object(format!("{SCHEMA}.{TABLE}"))
+        .hint(
+            "Rename the table in the source database and make another backup; or restore archive.dump with pg_restore.",
+        ))
+}
 
 /// A row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]

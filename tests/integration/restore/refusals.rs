@@ -279,3 +279,16 @@ fn an_older_snapshot_does_not_stand_in_for_the_newest_that_cannot_be_read() {
     restore().succeed();
     source.content().assert_same(&target.content());
 }
+
+#[test]
+fn a_table_where_the_ledger_has_to_be_is_not_left_out_in_silence() {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("source");
+    source.load_plain();
+    source.psql("CREATE SCHEMA pgrescue; CREATE TABLE pgrescue.runs AS SELECT 1 AS run, 'mine' AS name");
+    let snapshot = Snapshot::of(&source);
+    let target = server.reserve_database("taken");
+    let failed = Request::into(&snapshot, &target).fail();
+    assert_refused(&failed, reasons::NAME_TAKEN, &["pgrescue.runs"]);
+    assert!(!target.exists());
+}

@@ -152,6 +152,8 @@ SELECT coalesce(json_object_agg(c.oid, json_build_object(
     'partitioning', (SELECT json_build_object('parentSchema', pn.nspname, 'parentName', p.relname)
         FROM pg_inherits JOIN pg_class p ON p.oid = inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
         WHERE inhrelid = c.oid AND c.relispartition),
+    'columns', (SELECT coalesce(json_agg(json_build_object('name', attname, 'type', format_type(atttypid, atttypmod))
+        ORDER BY attnum), '[]') FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     'constraints', (SELECT coalesce(json_agg(json_build_object('name', conname, 'kind', contype, 'definition', '',
         'validated', convalidated)), '[]') FROM pg_constraint WHERE conrelid = c.oid),
     'indexes', (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'definition', '', 'valid', indisvalid)), '[]')
