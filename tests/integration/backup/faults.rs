@@ -18,7 +18,7 @@ fn load_much(database: &Database<'_>) {
 }
 
 /// Does `fault` as soon as rows have gone by.
-async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
+pub async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
     let reporter = request.context.reporter.clone();
     let in_the_middle = async move {
         while reporter.status().progress.is_none_or(|progress| progress.rows < 1000) {
@@ -105,13 +105,7 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
     load_much(&source);
     let bucket = new_bucket();
     let end = || {
-        // Its transaction is the oldest. It may be at one of its looks at the server, so not idle.
-        let ended = source.psql(
-            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL \
-             ORDER BY xact_start LIMIT 1) AS exporter",
-        );
-        assert_eq!(ended, "t");
+        source.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'");
     };
     let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), end).await;
     let refusal = ended.refusal();
