@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker, ready};
 use postgres_protocol::message::backend::{NOTICE_RESPONSE_TAG, NOTIFICATION_RESPONSE_TAG, PARAMETER_STATUS_TAG};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::HEADER;
+
 /// A whole read of the socket: rows of COPY come in bulk.
 const CAPACITY: usize = 256 * 1024;
 
@@ -53,18 +55,25 @@ impl Channel {
         self.consume(bytes);
     }
 
-    /// Drops what the server tells unasked, and says whether nothing else has come.
-    pub(super) fn drop_notices(&mut self) -> bool {
-        while let Some(&[tag, a, b, c, d]) = self.received().first_chunk() {
-            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or_default();
-            let is_notice = [NOTICE_RESPONSE_TAG, PARAMETER_STATUS_TAG, NOTIFICATION_RESPONSE_TAG].contains(&tag);
-            // A length that cannot be is found where messages are read.
-            if !is_notice || length < size_of::<u32>() {
-                return false;
-            }
-            self.discard(length + 1);
+    /// Drops one message that the server tells unasked, where one comes next.
+    pub(super) fn skip_notice(&mut self) -> bool {
+        let Some(&[tag, a, b, c, d]) = self.received().first_chunk() else {
+            return false;
+        };
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or_default();
+        let is_notice = [NOTICE_RESPONSE_TAG, PARAMETER_STATUS_TAG, NOTIFICATION_RESPONSE_TAG].contains(&tag);
+        // A length that cannot be is found where messages are read.
+        if !is_notice || length < size_of::<u32>() {
+            return false;
         }
+        self.discard(length + 1);
         true
+    }
+
+    /// Drops what the server tells unasked, and says whether nothing else has come.
+    fn drop_notices(&mut self) -> bool {
+        while self.skip_notice() {}
+        self.received().len() < HEADER
     }
 
     /// Receives what comes; only where some of it is unwanted, it may be nothing.
@@ -106,7 +115,7 @@ impl Channel {
         Pin::new(&mut *self.stream)
     }
 
-    /// Sends all of it. Notices of the server are read meanwhile: it may not read on before they are.
+    /// Sends all of it. What the server sends is read meanwhile: it may not read on before that.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut left = bytes;
         poll_fn(|context| {
@@ -121,8 +130,13 @@ impl Channel {
                     Poll::Ready(Ok(Some(0))) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(Some(sent))) => left = left.get(sent..).unwrap_or_default(),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending if self.drop_notices() => ready!(self.poll_fill(context))?,
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        self.drop_notices();
+                        if self.received().len() == CAPACITY {
+                            return Poll::Pending;
+                        }
+                        ready!(self.poll_fill(context))?;
+                    }
                 }
             }
         })

@@ -4,14 +4,11 @@ use bytes::BytesMut;
 use postgres_protocol::message::backend::COPY_DATA_TAG;
 use postgres_protocol::message::frontend;
 
-use super::WireSession;
 use super::error::WireError;
+use super::{HEADER, WireSession};
 
 /// Bytes of one CopyData message that the server is sent, as it has room for the whole of a message.
 const MESSAGE: usize = 64 * 1024;
-
-/// Tag and length of a message.
-const HEADER: usize = 5;
 
 /// A running `COPY … FROM STDIN`. Dropped before its end, it leaves the session of no use, and nothing of it stays.
 #[derive(Debug)]

@@ -62,6 +62,8 @@ impl<'a> CopyOut<'a> {
             match step {
                 Step::Full => break,
                 Step::Starved => channel.fill().await.map_err(WireError::Lost)?,
+                // Rows may follow a notice.
+                Step::Message if channel.skip_notice() => {}
                 Step::Message => self.read_message().await?,
             }
         }

@@ -10,10 +10,8 @@ use postgres_protocol::message::backend::READY_FOR_QUERY_TAG;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
+use super::HEADER;
 use super::channel::{Channel, Duplex};
-
-/// Tag and length of a message.
-const HEADER: usize = 5;
 
 /// What tokio-postgres takes for TLS: it makes the stream that it shall read and write, by `inner`, and keeps it.
 #[derive(Clone)]

@@ -4,11 +4,8 @@
 
 use postgres_protocol::message::backend::COPY_DATA_TAG;
 
-use super::MAX_MESSAGE;
 use super::error::WireError;
-
-/// Tag and length of a message.
-const HEADER: usize = 5;
+use super::{HEADER, MAX_MESSAGE};
 
 /// What a binary COPY begins with (manual, "COPY", "File Header").
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
