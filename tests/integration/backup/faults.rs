@@ -105,10 +105,11 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
     load_much(&source);
     let bucket = new_bucket();
     let end = || {
-        // Its transaction is the oldest. It may be at one of its looks at the server, so not idle.
+        // Its transaction is the oldest of the clients'. It may be at one of its looks at the server, so not idle.
         let ended = source.psql(
             "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL \
+             WHERE datname = current_database() AND backend_type = 'client backend' \
+             AND pid <> pg_backend_pid() AND xact_start IS NOT NULL \
              ORDER BY xact_start LIMIT 1) AS exporter",
         );
         assert_eq!(ended, "t");
