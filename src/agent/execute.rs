@@ -175,13 +175,8 @@ mod tests {
 
     fn run_of(deadline_seconds: Option<u32>) -> Run {
         Run {
-            kind: RunKind::PgBackup,
-            namespace: "shop".into(),
-            name: "orders".into(),
-            uid: "uid".into(),
-            generation: 1,
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
             deadline_seconds,
+            ..Run::sample(RunKind::PgBackup)
         }
     }
 

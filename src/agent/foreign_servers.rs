@@ -7,7 +7,7 @@ use crate::plan::Refusal;
 use crate::plan::connection::ConnectionPlan;
 use crate::plan::restore::SnapshotSource;
 use crate::postgres::archive::ArchiveReader;
-use crate::postgres::connection::{ConnectionSettings, Session};
+use crate::postgres::connection::ConnectionSettings;
 use crate::postgres::foreign::{self, Inventory};
 use crate::postgres::program::{Program, ProgramOutput};
 
@@ -28,7 +28,10 @@ pub async fn of_database(
     let settings = settings.with_database(&database);
     let session = settings.connect().await?;
     let tools = context.client_tools.for_dump(session.server_major())?;
-    let sees_everything = is_superuser(&session).await?;
+    let sees_everything = session
+        .is_superuser()
+        .await
+        .map_err(|error| session.refusal(&error, "looking at the role of the connection", None))?;
     drop(session);
     let mut program = Program::new(tools, "pg_dump")
         .connect_to(&settings, &database)
@@ -50,6 +53,7 @@ pub async fn of_database(
         .map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
     match toc {
         Ok(Some(toc)) if sees_everything => foreign::inventory(&toc, &[]).map_err(Refusal::from),
+        // pg_dump writes a mapping whose options its role may not see as one without options.
         Ok(Some(toc)) => {
             let unknown = foreign::mappings_without_options(&toc)?;
             foreign::inventory(&toc, &unknown).map_err(Refusal::from)
@@ -60,13 +64,4 @@ pub async fn of_database(
             format!("The definitions of {database:?} cannot be read: {error}."),
         )),
     }
-}
-
-/// pg_dump writes a mapping whose options its role may not see as one without options.
-async fn is_superuser(session: &Session) -> Result<bool, Refusal> {
-    let row = session
-        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
-        .await;
-    row.and_then(|row| row.try_get(0))
-        .map_err(|error| session.refusal(&error, "looking at the role of the connection", None))
 }

@@ -4,10 +4,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use serde_json::json;
 
@@ -15,9 +13,9 @@ use super::context::Context;
 use super::error::Error;
 use super::events;
 use super::finalizers;
-use super::finish::retire;
+use super::finish::{change_job, retire};
 use super::follow_up;
-use super::names::{self, FIELD_MANAGER, RunReference};
+use super::names::{self, RunReference};
 use super::observe::{Observation, observe};
 use super::reconcile::Work;
 use super::record::record;
@@ -81,14 +79,13 @@ async fn work_off<R: RunResource>(
     mut work: Work<R>,
     purpose: FollowUpPurpose,
 ) -> Result<Action, Error> {
-    let FollowUp { job, .. } = match work.status.follow_up.clone() {
-        Some(follow_up) if follow_up.purpose == purpose => follow_up,
-        _ => {
-            let follow_up = follow_up::named(&work, purpose);
-            work.status.follow_up = Some(follow_up.clone());
-            work = record(context, work, &deleting(doing(purpose))).await?;
-            follow_up
-        }
+    let job = if let Some(job) = work.status.follow_up_job(purpose) {
+        job.clone()
+    } else {
+        let follow_up = follow_up::named(&work, purpose);
+        work.status.follow_up = Some(follow_up.clone());
+        work = record(context, work, &deleting(doing(purpose))).await?;
+        follow_up.job
     };
     let Some(uid) = &job.uid else {
         return match follow_up::make(context, &work, purpose, &job.name).await? {
@@ -136,27 +133,12 @@ const fn doing(purpose: FollowUpPurpose) -> &'static str {
 /// Ends a Job that is still at it: it belongs to no resource, so nobody else would, and it must not remove later what
 /// is told to be left.
 async fn abandon<R: RunResource>(context: &Context, work: &Work<R>, purpose: FollowUpPurpose) -> Result<(), Error> {
-    let follow_up = work.status.follow_up.as_ref();
-    let Some(FollowUp { job, .. }) = follow_up.filter(|follow_up| follow_up.purpose == purpose) else {
+    let Some(job) = work.status.follow_up_job(purpose) else {
         return Ok(());
     };
     let deadline = json!({"spec": {"activeDeadlineSeconds": 1}});
-    patch_job(context, &work.request.reference, &job.name, &deadline).await?;
+    change_job(context, &work.request.reference, &job.name, &deadline, "stop").await?;
     retire(context, work, &job.name).await
-}
-
-/// Changes a Job, if it is there.
-async fn patch_job(context: &Context, run: &RunReference, job: &str, patch: &serde_json::Value) -> Result<(), Error> {
-    let parameters = PatchParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        ..PatchParams::default()
-    };
-    let jobs = Api::<Job>::namespaced(context.client.clone(), &run.namespace);
-    match jobs.patch(job, &parameters, &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::kubernetes("stop", format_args!("Job {job}"))(error)),
-    }
 }
 
 fn deleting(message: &str) -> Situation {
@@ -178,7 +160,7 @@ async fn stop(context: &Context, run: &RunReference, job: &str, observation: &Ob
         .and_then(|job| job.spec.as_ref())
         .is_some_and(|spec| spec.suspend == Some(true));
     if found.is_some() && !ended && !suspended {
-        patch_job(context, run, job, &json!({"spec": {"suspend": true}})).await?;
+        change_job(context, run, job, &json!({"spec": {"suspend": true}}), "stop").await?;
         return Ok(false);
     }
     Ok(attempts.iter().all(|attempt| attempt.end.is_some()))
@@ -186,8 +168,7 @@ async fn stop(context: &Context, run: &RunReference, job: &str, observation: &Ob
 
 /// A Job that looks how a run ended works by the run's own plan.
 async fn stop_check<R: RunResource>(context: &Context, work: &Work<R>) -> Result<bool, Error> {
-    let check = work.status.follow_up.as_ref();
-    let Some(FollowUp { job, .. }) = check.filter(|follow_up| follow_up.purpose == FollowUpPurpose::Check) else {
+    let Some(job) = work.status.follow_up_job(FollowUpPurpose::Check) else {
         return Ok(true);
     };
     let run = &work.request.reference;

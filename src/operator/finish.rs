@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::error::Error;
 use super::finalizers;
 use super::metrics::RunOutcome;
-use super::names::FIELD_MANAGER;
+use super::names::{FIELD_MANAGER, RunReference};
 use super::reconcile::Work;
 use super::record::record;
 use super::release::release_pods;
@@ -149,14 +149,26 @@ pub async fn retire<R: RunResource>(context: &Context, work: &Work<R>, job: &str
     tracing::debug!(job, suspended = spec.suspend, "retiring");
     release_pods(&context.client, run, job).await?;
     let ttl = json!({"spec": {"ttlSecondsAfterFinished": context.settings.finished_job_ttl_seconds}});
+    change_job(context, run, job, &ttl, "give a TTL to").await
+}
+
+/// Changes a Job, if it is there; `doing` is what for.
+pub async fn change_job(
+    context: &Context,
+    run: &RunReference,
+    job: &str,
+    change: &Value,
+    doing: &'static str,
+) -> Result<(), Error> {
     let parameters = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    match jobs.patch(job, &parameters, &Patch::Merge(ttl)).await {
+    let jobs = Api::<Job>::namespaced(context.client.clone(), &run.namespace);
+    match jobs.patch(job, &parameters, &Patch::Merge(change)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::kubernetes("give a TTL to", format_args!("Job {job}"))(error)),
+        Err(error) => Err(Error::kubernetes(doing, format_args!("Job {job}"))(error)),
     }
 }
 

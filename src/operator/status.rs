@@ -13,7 +13,7 @@ use super::names::{self, FIELD_MANAGER};
 use super::resource::RunResource;
 use crate::api::conditions::{OF_CONTROLLER, READY, RECONCILING, STALLED, SUCCEEDED};
 use crate::api::reasons;
-use crate::api::status::{Artifact, Failure, FollowUp, JobReference, Phase, RunStatus};
+use crate::api::status::{Artifact, Failure, FollowUp, FollowUpPurpose, JobReference, Phase, RunStatus};
 use crate::api::{GROUP, VERSION};
 
 /// The fields of a status that the controller owns. All are written every time: what is left out would be removed.
@@ -128,6 +128,15 @@ impl ControllerStatus {
     pub fn is_under_way(&self) -> bool {
         let changes = self.job.as_ref().is_some_and(|job| !names::is_dry_run(&job.name));
         changes && self.completion_time.is_none()
+    }
+
+    /// The Job of the follow-up, where the follow-up has this purpose.
+    #[must_use]
+    pub fn follow_up_job(&self, purpose: FollowUpPurpose) -> Option<&JobReference> {
+        let follow_up = self.follow_up.as_ref();
+        follow_up
+            .filter(|follow_up| follow_up.purpose == purpose)
+            .map(|follow_up| &follow_up.job)
     }
 
     /// Says where the run is, as of this generation. Times of conditions that stay as they are stay too.

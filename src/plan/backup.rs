@@ -233,21 +233,13 @@ mod tests {
     use super::*;
     use crate::plan::run::RunKind;
 
-    fn run() -> Run {
-        Run {
-            kind: RunKind::PgBackup,
-            namespace: "shop".into(),
-            name: "orders".into(),
-            uid: "uid".into(),
-            generation: 1,
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            deadline_seconds: None,
-        }
-    }
-
     fn planned(rest: &str) -> Result<BackupPlan, Refusal> {
         let yaml = format!("connection: {{host: h}}\nstorage: {{s3: {{bucket: b}}}}\n{rest}");
-        plan(&serde_saphyr::from_str(&yaml).unwrap(), run(), Place::Cluster)
+        plan(
+            &serde_saphyr::from_str(&yaml).unwrap(),
+            Run::sample(RunKind::PgBackup),
+            Place::Cluster,
+        )
     }
 
     #[test]

@@ -208,13 +208,9 @@ mod tests {
     fn planned(yaml: &str) -> Result<RestorePlan, Refusal> {
         let spec: PgRestoreSpec = serde_saphyr::from_str(yaml).unwrap();
         let run = Run {
-            kind: RunKind::PgRestore,
-            namespace: "shop".into(),
             name: "orders-copy".into(),
             uid: "11111111-2222-3333-4444-555555555555".into(),
-            generation: 1,
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            deadline_seconds: None,
+            ..Run::sample(RunKind::PgRestore)
         };
         let source = SnapshotSource {
             storage: StoragePlan::Folder { path: "/x".into() },

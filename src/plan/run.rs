@@ -42,19 +42,30 @@ impl Run {
 }
 
 #[cfg(test)]
+impl Run {
+    /// A run for tests.
+    pub(crate) fn sample(kind: RunKind) -> Self {
+        Self {
+            kind,
+            namespace: "shop".into(),
+            name: "orders".into(),
+            uid: "uid".into(),
+            generation: 1,
+            created: "2026-01-02T03:04:05Z".parse().unwrap(),
+            deadline_seconds: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_snapshot_id_is_the_same_for_every_attempt_and_differs_between_namesakes() {
         let run = |uid: &str| Run {
-            kind: RunKind::PgBackup,
-            namespace: "shop".into(),
-            name: "orders".into(),
             uid: uid.into(),
-            generation: 1,
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            deadline_seconds: None,
+            ..Run::sample(RunKind::PgBackup)
         };
         assert_eq!(run("a").snapshot_id(), run("a").snapshot_id());
         assert_ne!(run("a").snapshot_id(), run("b").snapshot_id());

@@ -35,7 +35,8 @@ pub(super) struct Relation {
 }
 
 /// pg_dump leaves out `information_schema` and every schema whose name begins with `pg_` (pg_dump,
-/// `selectDumpableNamespace`), but not the configuration tables of extensions there (`processExtensionTables`). Functions of `pg_catalog` alone, which look into caches and take no lock.
+/// `selectDumpableNamespace`), but not the configuration tables of extensions there (`processExtensionTables`).
+/// Functions of `pg_catalog` alone, which look into caches and take no lock.
 const RELATIONS: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u', c.relfilenode,
     coalesce(pg_relation_filenode(c.oid), 0::oid),

@@ -12,8 +12,7 @@ use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::archive::{Text, TocEntry};
 use crate::postgres::connection::Session;
-use crate::postgres::program::ProgramOutput;
-use crate::postgres::program::without_secrets;
+use crate::postgres::program::{ProgramOutput, without_secrets};
 use crate::postgres::quote::identifier;
 use crate::postgres::sqlstate;
 

@@ -160,7 +160,7 @@ async fn mappings(session: &Session, server: &str) -> Result<Vec<Mapping>, tokio
 async fn connect(session: &Session, server: &str, role: Option<&str>) -> Result<(), tokio_postgres::Error> {
     let quoted = identifier(server);
     let mut prepare = format!("BEGIN; SET LOCAL statement_timeout = '{}s';", PATIENCE.as_secs());
-    if session.server_major() >= 17 && is_superuser(session).await? {
+    if session.server_major() >= 17 && session.is_superuser().await? {
         // An event trigger of the restored database may veto the table.
         prepare.push_str("SET LOCAL event_triggers = off;");
     }
@@ -184,11 +184,6 @@ async fn connect(session: &Session, server: &str, role: Option<&str>) -> Result<
         .batch_execute("SELECT FROM pgrescue.reachability LIMIT 1")
         .await?;
     session.batch_execute("ROLLBACK").await
-}
-
-async fn is_superuser(session: &Session) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
-    session.query_one(sql, &[]).await?.try_get(0)
 }
 
 /// Gives the server a `connect_timeout` for the length of the transaction, where it has none and it may be changed.

@@ -38,6 +38,11 @@ COMMENT ON TABLE pgrescue.runs IS
 /// Columns that tell the ledger from a table of the same name.
 const OWN_COLUMNS: [&str; 5] = ["kind", "namespace", "name", "request_hash", "run"];
 
+/// Whether a relation of a backup stands where the ledger does.
+pub(super) fn has_its_name(relation: &RelationManifest) -> bool {
+    relation.schema == SCHEMA && relation.name == TABLE
+}
+
 /// Refuses a backup with a table of somebody else where the ledger has to be: it would be left out of the restore.
 pub(super) fn refuse_another(database: &DatabaseManifest) -> Result<(), Refusal> {
     let is_other = |relation: &RelationManifest| {
@@ -45,8 +50,11 @@ pub(super) fn refuse_another(database: &DatabaseManifest) -> Result<(), Refusal>
         // Columns are described at best effort.
         !relation.columns.is_empty() && !OWN_COLUMNS.into_iter().all(has)
     };
-    let of_the_name = |relation: &&RelationManifest| relation.schema == SCHEMA && relation.name == TABLE;
-    if !database.relations.iter().filter(of_the_name).any(is_other) {
+    if !database
+        .relations
+        .iter()
+        .any(|relation| has_its_name(relation) && is_other(relation))
+    {
         return Ok(());
     }
     let message = format!(

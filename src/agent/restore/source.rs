@@ -182,7 +182,7 @@ async fn newest(store: &dyn Store, source: &SnapshotSource) -> Result<(String, b
     for snapshot in snapshots.into_iter().rev() {
         let bytes = read_manifest(store, snapshot).await?;
         match Manifest::read(&bytes) {
-            Ok(manifest) if is_of(source, &manifest) => return Ok((snapshot.to_owned(), bytes)),
+            Ok(manifest) if is_of(source, &manifest.backup) => return Ok((snapshot.to_owned(), bytes)),
             // An older one in the place of the newest would be taken for it.
             Err(error) if names_backup(source, &bytes) => return Err(error.into()),
             // One that cannot be read is not known to be of this backup.
@@ -204,12 +204,11 @@ fn names_backup(source: &SnapshotSource, bytes: &[u8]) -> bool {
     struct Named {
         backup: BackupReference,
     }
-    serde_json::from_slice::<Named>(bytes)
-        .is_ok_and(|Named { backup }| backup.namespace == source.backup_namespace && backup.name == source.backup_name)
+    serde_json::from_slice::<Named>(bytes).is_ok_and(|named| is_of(source, &named.backup))
 }
 
-fn is_of(source: &SnapshotSource, manifest: &Manifest) -> bool {
-    manifest.backup.namespace == source.backup_namespace && manifest.backup.name == source.backup_name
+fn is_of(source: &SnapshotSource, backup: &BackupReference) -> bool {
+    backup.namespace == source.backup_namespace && backup.name == source.backup_name
 }
 
 fn check_hash(source: &SnapshotSource, snapshot: &str, found: &str) -> Result<(), Refusal> {
@@ -228,7 +227,7 @@ fn check_hash(source: &SnapshotSource, snapshot: &str, found: &str) -> Result<()
 }
 
 fn check_origin(source: &SnapshotSource, manifest: &Manifest) -> Result<(), Refusal> {
-    if is_of(source, manifest) {
+    if is_of(source, &manifest.backup) {
         return Ok(());
     }
     let message = format!(

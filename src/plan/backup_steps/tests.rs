@@ -9,15 +9,7 @@ use crate::plan::storage::Place;
 use crate::plan::{Run, RunKind};
 
 fn planned(rest: &str) -> BackupPlan {
-    let run = Run {
-        kind: RunKind::PgBackup,
-        namespace: "shop".into(),
-        name: "orders".into(),
-        uid: "uid".into(),
-        generation: 1,
-        created: "2026-01-02T03:04:05Z".parse().unwrap(),
-        deadline_seconds: None,
-    };
+    let run = Run::sample(RunKind::PgBackup);
     let yaml = format!("connection: {{host: h}}\nstorage: {{s3: {{bucket: b}}}}\n{rest}");
     backup::plan(&serde_saphyr::from_str(&yaml).unwrap(), run, Place::Cluster).unwrap()
 }

@@ -10,13 +10,8 @@ use crate::plan::{Run, RunKind};
 fn asked() -> RestorePlan {
     RestorePlan {
         run: Run {
-            kind: RunKind::PgRestore,
-            namespace: "shop".into(),
             name: "orders-copy".into(),
-            uid: "uid".into(),
-            generation: 1,
-            created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            deadline_seconds: None,
+            ..Run::sample(RunKind::PgRestore)
         },
         source: SnapshotSource {
             storage: StoragePlan::Folder { path: "/x".into() },

@@ -108,6 +108,15 @@ impl Session {
         self.encrypted
     }
 
+    /// Whether the session's role is a superuser.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn is_superuser(&self) -> Result<bool, tokio_postgres::Error> {
+        let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+        self.client.query_one(sql, &[]).await?.try_get(0)
+    }
+
     /// Like [`sqlstate::refusal`]; where the session was cut, with what the server said as it ended it.
     #[must_use]
     pub fn refusal(&self, error: &tokio_postgres::Error, doing: &str, object: Option<&str>) -> Refusal {

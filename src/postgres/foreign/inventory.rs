@@ -116,11 +116,6 @@ fn local_user(role: &RoleSpec) -> Option<LocalUser> {
     }
 }
 
-/// The foreign servers of an archive with their mappings and tables, without a secret.
-pub fn servers(toc: &Toc) -> Result<Vec<ForeignServer>, ForeignError> {
-    Ok(describe(&find(toc)?))
-}
-
 /// Everything of an archive that a restore may have to rewrite, without a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {

@@ -29,7 +29,7 @@ mod template;
 pub use carriers::{plain_credentials, setting_credential};
 pub use decide::decide;
 pub use error::ForeignError;
-pub use inventory::{Inventory, inventory, servers, subscriptions};
+pub use inventory::{Inventory, inventory, subscriptions};
 pub use request::{
     Changes, ForeignDecision, ForeignRewriteRequest, MappingDecision, ServerDecision, SubscriptionDecision,
     TableDecision,

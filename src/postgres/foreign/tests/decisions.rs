@@ -1,14 +1,14 @@
 use super::archives::*;
 use super::*;
 use crate::plan::Refusal;
-use crate::postgres::foreign::{ForeignServer, decide, servers, strip_credentials};
+use crate::postgres::foreign::{ForeignServer, decide, strip_credentials};
 
 /// The example's servers, stripped, without the subscription.
 fn stripped() -> (Vec<ForeignServer>, Vec<StrippedCredential>) {
     let mut toc = example();
     toc.remove(|entry| entry.description == "SUBSCRIPTION");
     let stripped = strip_credentials(&mut toc).unwrap();
-    (servers(&toc).unwrap(), stripped)
+    (servers(&toc), stripped)
 }
 
 fn refused(mut asked: Asked) -> Refusal {
@@ -78,7 +78,7 @@ fn the_manifest_and_the_stripped_archive_give_the_same_decision() {
     let (from_archive, stripped) = stripped();
     let mut whole = example();
     whole.remove(|entry| entry.description == "SUBSCRIPTION");
-    let from_manifest = servers(&whole).unwrap();
+    let from_manifest = servers(&whole);
     let mut asked = Asked::rules(&format!(
         "[{{match: {{name: '{BILLING}'}}, userMappings: [{{localUser: app, secretRef: {{name: s}}}}, \
          {{localUser: PUBLIC, drop: true}}]}}, {ORDERS}, {ODD}]"

@@ -11,11 +11,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::inventory::inventory;
 use super::request::ForeignRewriteRequest;
+use super::server::ForeignServer;
 use super::statement::{Dialect, option};
 use super::stripped::StrippedCredential;
 use crate::api::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
 use crate::postgres::archive::{Text, Toc};
+
+/// The foreign servers of an archive of which nothing was stripped.
+fn servers(toc: &Toc) -> Vec<ForeignServer> {
+    inventory(toc, &[]).unwrap().servers
+}
 
 /// Everything that a request borrows.
 #[derive(Default)]

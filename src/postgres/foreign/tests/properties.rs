@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::archives::{mapping, server, table};
 use super::*;
 use crate::postgres::archive::sample::toc;
-use crate::postgres::foreign::{LocalUser, rewrite, servers, strip_credentials};
+use crate::postgres::foreign::{LocalUser, rewrite, strip_credentials};
 use crate::postgres::quote::identifier;
 
 /// What breaks careless quoting.
@@ -60,7 +60,7 @@ proptest! {
             mapping(21, &identifier(&user), &server_name, &pairs(&options)),
             table(40, &table_name, (&server_name, 20), &pairs(&options), &pairs(&options)),
         ]);
-        let found = servers(&toc).unwrap();
+        let found = servers(&toc);
         prop_assert_eq!(&found[0].name, &server_name);
         prop_assert_eq!(&found[0].wrapper, &wrapper);
         prop_assert_eq!(&found[0].user_mappings[0].user, &LocalUser::Role(user));
@@ -120,7 +120,7 @@ proptest! {
         prop_assert_eq!(options_of(&toc, 20), expected.clone());
         prop_assert_eq!(options_of(&toc, 22), expected);
         prop_assert_eq!(options_of(&toc, 21), secret);
-        let found = servers(&toc).unwrap();
+        let found = servers(&toc);
         prop_assert_eq!(&found[0].user_mappings[0].user, &LocalUser::Role(renamed));
         let column = found[0].foreign_tables[0].column_options.get("a b");
         prop_assert!(column.map_or(set.is_empty(), |column| column.keys().eq(set.keys())));
