@@ -38,7 +38,13 @@ pub async fn execute(plan: &Plan, context: &Context, missing: MissingReferences)
                 result = &mut work => result,
                 () = tokio::time::sleep(deadline) => {
                     context.stop.cancel();
-                    work.await
+                    match (work.await, plan) {
+                        // No attempt follows that could go on.
+                        (Err(failed), Plan::Restore(plan)) => {
+                            Err(Box::pin(restore::keep_nothing(plan, context, failed)).await)
+                        }
+                        (result, _) => result,
+                    }
                 }
             },
         }

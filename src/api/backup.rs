@@ -22,6 +22,7 @@ use super::storage::Storage;
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Percent","type":"integer","jsonPath":".status.progress.percent"}"#,
     printcolumn = r#"{"name":"Bytes","type":"integer","jsonPath":".status.artifact.bytes"}"#,
+    printcolumn = r#"{"name":"New","type":"integer","jsonPath":".status.artifact.newBytes"}"#,
     printcolumn = r#"{"name":"Rows","type":"integer","jsonPath":".status.artifact.rows"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Succeeded\")].reason","priority":1}"#,
@@ -32,6 +33,14 @@ use super::storage::Storage;
     {
         "rule": "!(self.?schemaOnly.orValue(false) && self.?dataOnly.orValue(false))",
         "message": "schemaOnly and dataOnly together leave nothing to back up; set one of them"
+    },
+    {
+        "rule": "!has(self.parallelism) || self.?dataFormat.orValue('Custom') == 'Chunks'",
+        "message": "parallelism is the number of sessions that read chunks: set dataFormat to Chunks, or leave parallelism out"
+    },
+    {
+        "rule": "self.?dataFormat.orValue('Custom') != 'Chunks' || !has(self.compression) || self.compression.method == 'Zstd'",
+        "message": "chunks are compressed by Zstd: set compression.method to Zstd, or leave compression out"
     }
 ]))]
 pub struct PgBackupSpec {
@@ -58,6 +67,14 @@ pub struct PgBackupSpec {
     /// Rows of unlogged tables. Default: `Exclude`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlogged_table_data: Option<UnloggedTableData>,
+    /// How rows are stored: `Custom` in the archive of pg_dump, `Chunks` as chunks that all backups of the storage share,
+    /// so that the next backup sends what changed. Default: `Custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_format: Option<DataFormat>,
+    /// Sessions that read rows at the same time, with `dataFormat: Chunks`. Default: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub parallelism: Option<u8>,
     /// How rows are compressed. Default: `Zstd`, level 1; `Gzip` for servers before PostgreSQL 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
@@ -146,6 +163,19 @@ pub struct TableSelection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub exclude_data: Vec<TableName>,
+}
+
+/// How the rows of a backup are stored: in the archive of pg_dump, or as chunks of the repository with an archive of all
+/// that is not the rows of ordinary tables.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "a docstring per variant would turn the enum into oneOf in the CRD"
+)]
+pub enum DataFormat {
+    #[default]
+    Custom,
+    Chunks,
 }
 
 /// Compression of the rows.

@@ -75,6 +75,12 @@ reasons! {
     OBJECT_MISSING = "ObjectMissing";
     /// An object of the backup is not what was stored.
     OBJECT_CHANGED = "ObjectChanged";
+    /// The storage holds no repository of pgrescue, or one that cannot be read.
+    REPOSITORY_INVALID = "RepositoryInvalid";
+    /// The repository is of a newer format.
+    REPOSITORY_TOO_NEW = "RepositoryTooNew";
+    /// A prune has taken the backup for dead.
+    LOCK_LOST = "LockLost";
     /// The target database is not empty.
     TARGET_NOT_EMPTY = "TargetNotEmpty";
     /// The backup holds an object whose name pgrescue needs for itself.

@@ -231,8 +231,11 @@ pub struct Artifact {
     pub snapshot: String,
     /// Where it is, without credentials.
     pub location: String,
-    /// Bytes stored, all objects.
+    /// Bytes stored, all objects and chunks of the backup.
     pub bytes: u64,
+    /// Bytes of them that no earlier backup had stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
     /// Rows stored, all tables.
     pub rows: u64,
     /// Databases stored.

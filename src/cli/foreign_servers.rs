@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::manifests::{Manifests, Resource};
-use super::outcome::{print, with_sources};
+use super::outcome::{fail, print, with_sources};
 use super::run::snapshot_source;
 use super::{EXIT_USAGE, ManifestArguments};
 use crate::agent::Context;
@@ -11,7 +11,6 @@ use crate::agent::foreign_servers::{of_backup, of_database};
 use crate::agent::pod::stop_on_signal;
 use crate::agent::progress::Reporter;
 use crate::api::reasons;
-use crate::plan::report::Report;
 use crate::plan::{Refusal, connection};
 use crate::postgres::client_tools::ClientTools;
 use crate::postgres::foreign::{self, Inventory};
@@ -44,13 +43,7 @@ pub async fn run(arguments: &Arguments) -> i32 {
     };
     match servers(arguments, &manifests, &context).await {
         Ok(inventory) => print(&foreign::template(&inventory)),
-        Err(refusal) => {
-            eprintln!("error: {}", refusal.message);
-            if let Some(hint) = &refusal.hint {
-                eprintln!("what to do: {hint}");
-            }
-            Report::failed(refusal, None, None).exit_code()
-        }
+        Err(refusal) => fail(refusal),
     }
 }
 

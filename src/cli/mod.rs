@@ -1,8 +1,10 @@
-//! The command line: `operator | agent | run | foreign-servers | crds`.
+//! The command line: `operator | agent | run | snapshots | check | stats | prune | foreign-servers | crds`.
 
 pub mod foreign_servers;
 pub mod manifests;
 pub mod outcome;
+pub mod repository;
+mod repository_text;
 pub mod run;
 pub mod show;
 
@@ -44,6 +46,14 @@ enum Command {
     Agent(PodFiles),
     /// Runs the resources of a manifest here, without a cluster.
     Run(run::Arguments),
+    /// Lists the backups of a storage.
+    Snapshots(repository::StorageArguments),
+    /// Checks the backups of a storage, and names what damage hurts.
+    Check(repository::CheckArguments),
+    /// Says what the chunks of a storage take.
+    Stats(repository::StorageArguments),
+    /// Deletes chunks that no backup of a storage needs.
+    Prune(repository::PruneArguments),
     /// Prints the foreign servers of a database or a backup as a `foreignServers:` block.
     ForeignServers(foreign_servers::Arguments),
     /// Prints the CustomResourceDefinitions as YAML.
@@ -76,6 +86,22 @@ pub async fn main(command_line: CommandLine) -> i32 {
         Command::Run(arguments) => {
             log_as_text();
             Box::pin(run::run(&arguments)).await
+        }
+        Command::Snapshots(arguments) => {
+            log_as_text();
+            repository::snapshots(&arguments).await
+        }
+        Command::Check(arguments) => {
+            log_as_text();
+            repository::check(&arguments).await
+        }
+        Command::Stats(arguments) => {
+            log_as_text();
+            repository::stats(&arguments).await
+        }
+        Command::Prune(arguments) => {
+            log_as_text();
+            repository::prune(&arguments).await
         }
         Command::ForeignServers(arguments) => {
             log_as_text();

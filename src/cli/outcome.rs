@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use super::EXIT_USAGE;
-use crate::plan::report::EXIT_DONE;
+use crate::plan::Refusal;
+use crate::plan::report::{EXIT_DONE, Report};
 
 /// Prints a text to standard output, or the error to standard error.
 pub fn print_or_fail<E: std::error::Error>(text: Result<String, E>) -> i32 {
@@ -22,6 +23,16 @@ pub fn print(text: &str) -> i32 {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     EXIT_DONE
+}
+
+/// Prints a refusal to standard error and returns its exit code.
+#[must_use]
+pub fn fail(refusal: Refusal) -> i32 {
+    eprintln!("error: {}", refusal.message);
+    if let Some(hint) = &refusal.hint {
+        eprintln!("what to do: {hint}");
+    }
+    Report::failed(refusal, None, None).exit_code()
 }
 
 /// An error and what caused it, in one line.

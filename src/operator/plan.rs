@@ -86,6 +86,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
                 manifest_sha256,
                 location: _,
                 bytes: _,
+                new_bytes: _,
                 rows: _,
                 databases: _,
             }),

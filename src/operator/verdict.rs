@@ -98,8 +98,9 @@ fn failed(job: &Job, condition: &JobCondition, attempts: &[Attempt]) -> Verdict 
         },
     };
     let all_seen = failed_pods(job) <= attempts.len();
-    // Only an agent that refused for good says that nothing of it, nor of an attempt before it, is left.
-    let refused = is_permanent(report.and_then(|report| report.failure.as_ref())) && every_one_reported(attempts);
+    // Only an agent that refused for good says that nothing of it is left; one before it may have kept what the next
+    // was to go on with.
+    let refused = is_permanent(report.and_then(|report| report.failure.as_ref())) && attempts.len() == 1;
     let never_ran = !attempts.iter().any(|attempt| attempt.started);
     let clean = all_seen && (refused || never_ran);
     Verdict::Failed {
@@ -143,10 +144,6 @@ fn failed_pods(job: &Job) -> usize {
 
 fn is_permanent(failure: Option<&Failure>) -> bool {
     failure.is_some_and(|failure| failure.class == FailureClass::Permanent)
-}
-
-fn every_one_reported(attempts: &[Attempt]) -> bool {
-    reports(attempts).count() == attempts.len()
 }
 
 fn deadline_exceeded(job: &Job) -> Failure {

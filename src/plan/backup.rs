@@ -8,9 +8,15 @@ use super::refusal::Refusal;
 use super::run::Run;
 use super::storage::{self, Place, StoragePlan};
 use crate::api::backup::{
-    Compression, CompressionMethod, DatabaseSelection, ForeignCredentials, PgBackupSpec, RolePasswords, TableName,
-    TableSelection, UnloggedTableData,
+    Compression, CompressionMethod, DataFormat, DatabaseSelection, ForeignCredentials, PgBackupSpec, RolePasswords,
+    TableName, TableSelection, UnloggedTableData,
 };
+
+/// `parallelism` where it is left out.
+const DEFAULT_PARALLELISM: u8 = 4;
+
+/// The most sessions that one backup opens to read rows.
+const HIGHEST_PARALLELISM: u8 = 64;
 
 /// A validated backup request.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct BackupPlan {
     pub exclude_table_data: Vec<TableName>,
     /// Rows of unlogged tables.
     pub unlogged_table_data: UnloggedTableData,
+    /// How rows are stored as chunks; `None` where they are in the archive of pg_dump.
+    pub chunks: Option<ChunkPlan>,
     /// How rows are compressed; `None` is Zstd level 1 where the client knows it, else Gzip.
     pub compression: Option<Compression>,
     /// Credentials of user mappings and subscriptions.
@@ -42,6 +50,14 @@ pub struct BackupPlan {
     pub role_passwords: RolePasswords,
     /// Shows the steps and changes nothing.
     pub dry_run: bool,
+}
+
+/// How rows are stored as chunks.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChunkPlan {
+    /// Sessions that read rows at the same time.
+    pub parallelism: u8,
 }
 
 /// Which databases.
@@ -105,6 +121,8 @@ pub fn plan(spec: &PgBackupSpec, run: Run, place: Place) -> Result<BackupPlan, R
         schemas,
         tables,
         unlogged_table_data,
+        data_format,
+        parallelism,
         compression,
         foreign_credentials,
         role_passwords,
@@ -154,6 +172,7 @@ pub fn plan(spec: &PgBackupSpec, run: Run, place: Place) -> Result<BackupPlan, R
         )
         .hint("Remove one of them."));
     }
+    let chunks = chunk_plan(data_format.unwrap_or_default(), *parallelism, compression.as_ref())?;
     Ok(BackupPlan {
         run,
         connection: connection::plan(connection, "spec.connection")?,
@@ -164,6 +183,7 @@ pub fn plan(spec: &PgBackupSpec, run: Run, place: Place) -> Result<BackupPlan, R
         tables,
         exclude_table_data: sorted(exclude_data),
         unlogged_table_data: unlogged_table_data.unwrap_or_default(),
+        chunks,
         compression: compression.as_ref().map(check_compression).transpose()?,
         foreign_credentials: foreign_credentials.unwrap_or_default(),
         role_passwords: role_passwords.unwrap_or_default(),
@@ -203,6 +223,40 @@ fn sorted<T: Ord>(mut names: Vec<T>) -> Vec<T> {
     names.sort();
     names.dedup();
     names
+}
+
+fn chunk_plan(
+    data_format: DataFormat,
+    parallelism: Option<u8>,
+    compression: Option<&Compression>,
+) -> Result<Option<ChunkPlan>, Refusal> {
+    match (data_format, parallelism) {
+        (DataFormat::Custom, None) => return Ok(None),
+        (DataFormat::Custom, Some(_)) => {
+            return Err(invalid(
+                "spec.parallelism",
+                "says nothing without dataFormat: Chunks: pg_dump writes an archive in one stream",
+            )
+            .hint("Set spec.dataFormat to Chunks, or remove the field."));
+        }
+        (DataFormat::Chunks, _) => {}
+    }
+    if let Some(Compression { method, .. }) = compression
+        && *method != CompressionMethod::Zstd
+    {
+        return Err(invalid(
+            "spec.compression.method",
+            &format!("is {method:?}, but chunks are compressed by Zstd"),
+        )
+        .hint("Set it to Zstd, leave compression out, or set spec.dataFormat to Custom."));
+    }
+    let parallelism = parallelism.unwrap_or(DEFAULT_PARALLELISM);
+    if !(1..=HIGHEST_PARALLELISM).contains(&parallelism) {
+        return Err(
+            invalid("spec.parallelism", &format!("is {parallelism}")).hint(format!("Give 1 to {HIGHEST_PARALLELISM}."))
+        );
+    }
+    Ok(Some(ChunkPlan { parallelism }))
 }
 
 fn check_compression(compression: &Compression) -> Result<Compression, Refusal> {
@@ -260,6 +314,10 @@ mod tests {
                 refused("compression: {method: Gzip, level: 0}"),
                 refused("compression: {method: Lz4, level: 13}"),
                 refused("compression: {method: None, level: 1}"),
+                refused("parallelism: 4"),
+                refused("dataFormat: Chunks\nparallelism: 0"),
+                refused("dataFormat: Chunks\nparallelism: 65"),
+                refused("dataFormat: Chunks\ncompression: {method: Gzip}"),
             ]
             .join("\n")
         );
@@ -270,6 +328,17 @@ mod tests {
         assert_eq!(
             planned("databases: {include: [b, a, b]}").unwrap(),
             planned("databases: {include: [a, b]}").unwrap()
+        );
+    }
+
+    #[test]
+    fn rows_are_stored_as_chunks_where_that_is_asked_for() {
+        let chunks = |rest| planned(rest).unwrap().chunks;
+        assert_eq!(chunks("dataFormat: Custom"), None);
+        assert_eq!(chunks("dataFormat: Chunks"), Some(ChunkPlan { parallelism: 4 }));
+        assert_eq!(
+            chunks("dataFormat: Chunks\nparallelism: 64\ncompression: {method: Zstd, level: 3}"),
+            Some(ChunkPlan { parallelism: 64 })
         );
     }
 

@@ -1,19 +1,22 @@
 //! What a backup will do, from its plan and what the agent found. Pure: a dry run and the run that follows decide here.
 
+mod describe;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::backup::{BackupPlan, Choice, Sections};
+use super::backup::{BackupPlan, Choice, ChunkPlan, Sections};
 use super::backup_findings::{Client, Contents, Findings, NamesOfPlan};
 use super::backup_refusals as refusals;
 use super::refusal::Refusal;
 use crate::api::backup::{
     Compression, CompressionMethod, ForeignCredentials, RolePasswords, TableName, UnloggedTableData,
 };
-use crate::api::status::{StepState, StepStatus};
 
 /// Names of the steps, as they stand in the status; those of a database are followed by its name.
 pub mod names {
+    /// Announces the backup in the repository of chunks.
+    pub const REPOSITORY: &str = "repository";
     /// Locks every table and exports the snapshot that everything is read under.
     pub const SNAPSHOT: &str = "snapshot";
     /// Streams the archive into the store.
@@ -50,8 +53,11 @@ pub struct Steps {
     pub databases: Vec<DatabaseSteps>,
     /// Which halves of a dump.
     pub sections: Sections,
-    /// How rows are compressed; a level that is left out is the method's default.
+    /// How the archive is compressed; a level that is left out is the method's default.
     pub compression: Compression,
+    /// How rows are stored as chunks; `None` where they are in the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<ChunkSteps>,
     /// Rows of unlogged tables.
     pub unlogged_table_data: UnloggedTableData,
     /// Credentials of user mappings and subscriptions.
@@ -61,6 +67,16 @@ pub struct Steps {
     /// What the reader should know although the run goes on. No part of the hash: it tells of the moment.
     #[serde(skip)]
     pub warnings: Vec<String>,
+}
+
+/// How rows are stored as chunks.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ChunkSteps {
+    /// Sessions that read rows at the same time.
+    pub parallelism: u8,
+    /// Level of Zstd.
+    pub zstd_level: u8,
 }
 
 /// What is taken of one database.
@@ -123,6 +139,7 @@ pub fn decide(plan: &BackupPlan, findings: &Findings) -> Result<Steps, Refusal> 
         databases: steps,
         sections: plan.sections,
         compression,
+        chunks: chunks(plan),
         unlogged_table_data: plan.unlogged_table_data,
         foreign_credentials: plan.foreign_credentials,
         role_passwords,
@@ -137,15 +154,15 @@ fn compression(plan: &BackupPlan, client: &Client) -> Result<(Compression, Optio
         method: CompressionMethod::Zstd,
         level: Some(level.unwrap_or(1)),
     };
+    let gzip = Compression {
+        method: CompressionMethod::Gzip,
+        level: None,
+    };
     match &plan.compression {
+        // What was asked for is about the rows, which pg_dump does not write.
+        _ if plan.chunks.is_some() && !knows_zstd => Ok((gzip, None)),
         None if knows_zstd => Ok((zstd(None), None)),
-        None => {
-            let gzip = Compression {
-                method: CompressionMethod::Gzip,
-                level: None,
-            };
-            Ok((gzip, Some(refusals::compressed_by_gzip(client))))
-        }
+        None => Ok((gzip, Some(refusals::compressed_by_gzip(client)))),
         Some(Compression { method, .. })
             if matches!(method, CompressionMethod::Zstd | CompressionMethod::Lz4) && !knows_zstd =>
         {
@@ -157,6 +174,16 @@ fn compression(plan: &BackupPlan, client: &Client) -> Result<(Compression, Optio
         }) => Ok((zstd(*level), None)),
         Some(other) => Ok((other.clone(), None)),
     }
+}
+
+/// Where no rows are stored, there is nothing to make chunks of.
+fn chunks(plan: &BackupPlan) -> Option<ChunkSteps> {
+    let ChunkPlan { parallelism } = plan.chunks.filter(|_| plan.sections != Sections::Schema)?;
+    let level = plan.compression.as_ref().and_then(|compression| compression.level);
+    Some(ChunkSteps {
+        parallelism,
+        zstd_level: level.unwrap_or(1),
+    })
 }
 
 /// A name that is in none of the databases is a mistake.
@@ -289,102 +316,22 @@ impl Steps {
         hex::encode(Sha256::digest(json))
     }
 
-    /// The steps in order, each in a sentence.
+    /// How rows are compressed.
     #[must_use]
-    pub fn describe(&self, state: StepState) -> Vec<StepStatus> {
-        let step = |name: String, description: String| StepStatus {
-            name,
-            description: Some(description),
-            state,
-            duration_milliseconds: None,
-            message: None,
-        };
-        let mut steps = Vec::new();
-        for database in &self.databases {
-            let DatabaseSteps { name, .. } = database;
-            steps.push(step(
-                names::of_database(names::SNAPSHOT, name),
-                format!("Lock the tables of {name:?} against changes of their definitions and export one snapshot."),
-            ));
-            steps.push(step(
-                names::of_database(names::DUMP, name),
-                format!(
-                    "Store {} by pg_dump {}, {}, {}.",
-                    database.describe(self.sections),
-                    self.client_major,
-                    describe_compression(&self.compression),
-                    match self.foreign_credentials {
-                        ForeignCredentials::Strip => "without credentials of user mappings and subscriptions",
-                        ForeignCredentials::Keep => "with credentials of user mappings and subscriptions",
-                    }
-                ),
-            ));
-            if self.has_pre_data() {
-                steps.push(step(
-                    names::of_database(names::PRE_DATA, name),
-                    format!("Store the first section of {name:?} as plain text."),
-                ));
-            }
-        }
-        steps.push(step(
-            names::GLOBALS.into(),
-            match self.role_passwords {
-                RolePasswords::Keep => "Store roles with their password verifiers, and tablespaces.".into(),
-                RolePasswords::Omit => "Store roles without their passwords, and tablespaces.".into(),
+    pub fn compression_of_rows(&self) -> Compression {
+        match &self.chunks {
+            None => self.compression.clone(),
+            Some(ChunkSteps { zstd_level, .. }) => Compression {
+                method: CompressionMethod::Zstd,
+                level: Some(*zstd_level),
             },
-        ));
-        steps.push(step(
-            names::MANIFEST.into(),
-            "Check that every object is in the store, and write the manifest last.".into(),
-        ));
-        steps
+        }
     }
 
     /// Whether there is a first section.
     #[must_use]
     pub fn has_pre_data(&self) -> bool {
         self.sections != Sections::Data
-    }
-}
-
-impl DatabaseSteps {
-    fn describe(&self, sections: Sections) -> String {
-        let what = match sections {
-            Sections::All => "definitions and rows",
-            Sections::Schema => "definitions without rows",
-            Sections::Data => "rows without definitions",
-        };
-        let mut text = format!("{what} of {:?}", self.name);
-        let mut add = |what: String| {
-            text.push_str(", ");
-            text.push_str(&what);
-        };
-        match &self.schemas {
-            Choice::All => {}
-            Choice::Include(names) => add(format!("schemas {} alone", refusals::list(names))),
-            Choice::Exclude(names) => add(format!("without schemas {}", refusals::list(names))),
-        }
-        match &self.tables {
-            Choice::All => {}
-            Choice::Include(names) => add(format!("tables {} alone", refusals::tables(names))),
-            Choice::Exclude(names) => add(format!("without tables {}", refusals::tables(names))),
-        }
-        if !self.exclude_table_data.is_empty() {
-            add(format!(
-                "without rows of {}",
-                refusals::tables(&self.exclude_table_data)
-            ));
-        }
-        text
-    }
-}
-
-fn describe_compression(compression: &Compression) -> String {
-    let Compression { method, level } = compression;
-    match (method, level) {
-        (CompressionMethod::None, _) => "not compressed".into(),
-        (method, None) => format!("compressed by {method:?}"),
-        (method, Some(level)) => format!("compressed by {method:?} level {level}"),
     }
 }
 

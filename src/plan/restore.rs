@@ -54,6 +54,15 @@ pub struct RestorePlan {
     pub request_hash: String,
 }
 
+impl RestorePlan {
+    /// Whether somebody begins another attempt after one that failed for a while, and removes what the last one left.
+    /// In Kubernetes, where the snapshot is pinned, the Job and its clean-up do; behind `pgrescue run` nobody does.
+    #[must_use]
+    pub const fn is_retried(&self) -> bool {
+        self.source.snapshot.is_some()
+    }
+}
+
 /// Which snapshot, and which database of it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

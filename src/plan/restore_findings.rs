@@ -44,6 +44,10 @@ pub struct Snapshot {
     pub sections: Sections,
     /// Bytes of the stored archive.
     pub archive_bytes: u64,
+    /// Chunks that hold rows.
+    pub chunks: u64,
+    /// Bytes of the stored chunks.
+    pub chunk_bytes: u64,
     /// Tables whose rows are in it.
     pub tables: u64,
     /// Their rows.

@@ -69,6 +69,10 @@ pub struct Steps {
     pub sections: Sections,
     /// Bytes of the stored archive.
     pub archive_bytes: u64,
+    /// Chunks that hold rows.
+    pub chunks: u64,
+    /// Bytes of the stored chunks.
+    pub chunk_bytes: u64,
     /// Tables whose rows are loaded.
     pub tables: u64,
     /// Their rows.
@@ -77,7 +81,7 @@ pub struct Steps {
     pub foreign_servers: Vec<ForeignServerChange>,
     /// What becomes of subscriptions, by name.
     pub subscriptions: BTreeMap<String, SubscriptionAction>,
-    /// Connections for post-data, ANALYZE and the checks.
+    /// Connections for chunks of rows, post-data, ANALYZE and the checks.
     pub jobs: u8,
     /// Gives every object to the restoring role.
     pub no_owner: bool,
@@ -191,6 +195,8 @@ fn steps(
         missing_tablespaces,
         sections: snapshot.sections,
         archive_bytes: snapshot.archive_bytes,
+        chunks: snapshot.chunks,
+        chunk_bytes: snapshot.chunk_bytes,
         tables: snapshot.tables,
         rows: snapshot.rows,
         foreign_servers: foreign.servers,
@@ -295,13 +301,7 @@ impl Steps {
             ),
         ));
         if self.has_data() {
-            steps.push(step(
-                names::DATA,
-                format!(
-                    "Load {} rows of {} tables from {} stored bytes.",
-                    self.rows, self.tables, self.archive_bytes
-                ),
-            ));
+            steps.push(step(names::DATA, self.describe_data()));
         }
         steps.push(step(
             names::POST_DATA,
@@ -341,6 +341,23 @@ impl Steps {
             ),
             MakeDatabase::Fill(_) => format!("Take the empty database {:?}.", self.database),
         }
+    }
+
+    fn describe_data(&self) -> String {
+        let of_chunks = if self.chunks == 0 {
+            String::new()
+        } else {
+            format!(
+                ", {} of them in {} chunks on {} connections",
+                self.chunk_bytes, self.chunks, self.jobs
+            )
+        };
+        format!(
+            "Load {} rows of {} tables from {} stored bytes{of_chunks}.",
+            self.rows,
+            self.tables,
+            self.archive_bytes + self.chunk_bytes
+        )
     }
 
     fn describe_foreign(&self) -> String {

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod catalog;
+pub mod chunking;
 pub mod client_tools;
 pub mod connection;
 pub mod foreign;
@@ -11,3 +12,4 @@ pub mod program;
 pub mod quote;
 pub mod sqlstate;
 pub mod tls;
+pub mod wire;

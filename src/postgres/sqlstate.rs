@@ -3,17 +3,125 @@
 use std::error::Error as _;
 use std::io;
 
-use tokio_postgres::error::DbError;
+use postgres_protocol::message::backend::ErrorFields;
+use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::fallible_iterator::FallibleIterator as _;
 
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::refusal::sentence;
 
+/// What a server said of an error, by field (manual, "Error and Notice Message Fields").
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", self.text())]
+pub struct ServerError {
+    code: SqlState,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    schema: Option<String>,
+    table: Option<String>,
+    datatype: Option<String>,
+    constraint: Option<String>,
+}
+
+impl From<&DbError> for ServerError {
+    fn from(error: &DbError) -> Self {
+        Self {
+            code: error.code().clone(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+            schema: error.schema().map(str::to_owned),
+            table: error.table().map(str::to_owned),
+            datatype: error.datatype().map(str::to_owned),
+            constraint: error.constraint().map(str::to_owned),
+        }
+    }
+}
+
+impl ServerError {
+    /// Reads the fields of an ErrorResponse; those that are not known are skipped, as the manual asks for.
+    pub(super) fn read(mut fields: ErrorFields<'_>) -> io::Result<Self> {
+        let mut error = Self {
+            code: SqlState::INTERNAL_ERROR,
+            message: String::new(),
+            detail: None,
+            hint: None,
+            schema: None,
+            table: None,
+            datatype: None,
+            constraint: None,
+        };
+        while let Some(field) = fields.next()? {
+            // The server's words are in its own encoding until a session has agreed on one.
+            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'C' => error.code = SqlState::from_code(&value),
+                b'M' => error.message = value,
+                b'D' => error.detail = Some(value),
+                b'H' => error.hint = Some(value),
+                b's' => error.schema = Some(value),
+                b't' => error.table = Some(value),
+                b'd' => error.datatype = Some(value),
+                b'n' => error.constraint = Some(value),
+                _ => {}
+            }
+        }
+        Ok(error)
+    }
+
+    /// The SQLSTATE.
+    #[must_use]
+    pub const fn code(&self) -> &SqlState {
+        &self.code
+    }
+
+    /// The primary message, without detail and hint.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Message, detail and hint in one line.
+    fn text(&self) -> String {
+        let mut text = self.message.clone();
+        for more in [&self.detail, &self.hint].into_iter().flatten() {
+            text.push_str(" (");
+            text.push_str(more);
+            text.push(')');
+        }
+        text
+    }
+
+    /// The object that the server names in the error's fields.
+    fn object(&self) -> Option<String> {
+        let name = self
+            .constraint
+            .as_ref()
+            .or(self.table.as_ref())
+            .or(self.datatype.as_ref())?;
+        Some(match &self.schema {
+            Some(schema) => format!("{schema}.{name}"),
+            None => name.clone(),
+        })
+    }
+
+    /// As [`refusal`].
+    pub(super) fn refusal(&self, doing: &str, object: Option<&str>) -> Refusal {
+        let refusal = of_sqlstate(self, failed(doing, &self.text()));
+        match object.map(str::to_owned).or_else(|| self.object()) {
+            Some(object) => refusal.object(object),
+            None => refusal,
+        }
+    }
+}
+
 /// What the server or the connection said, with the server's detail and hint, in one line.
 #[must_use]
 pub fn text(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
-        return db_text(error);
+        return ServerError::from(error).text();
     }
     let mut text = error.to_string();
     let mut source = error.source();
@@ -25,29 +133,15 @@ pub fn text(error: &tokio_postgres::Error) -> String {
     text
 }
 
-fn db_text(error: &DbError) -> String {
-    let mut text = error.message().to_owned();
-    for more in [error.detail(), error.hint()].into_iter().flatten() {
-        text.push_str(" (");
-        text.push_str(more);
-        text.push(')');
-    }
-    text
-}
-
 /// Turns an error of a statement into a refusal. `doing` completes "… failed", such as `reading the roles`; `object`
 /// names what it is about where the server does not.
 #[must_use]
 pub fn refusal(error: &tokio_postgres::Error, doing: &str, object: Option<&str>) -> Refusal {
-    let message = sentence(&format!("{doing} failed: {}", text(error)));
-    let refusal = match error.as_db_error() {
-        Some(db) => of_sqlstate(db, message),
-        None => of_connection(error, message),
-    };
-    let named = object
-        .map(str::to_owned)
-        .or_else(|| error.as_db_error().and_then(named_object));
-    match named {
+    if let Some(db) = error.as_db_error() {
+        return ServerError::from(db).refusal(doing, object);
+    }
+    let refusal = of_connection(error, failed(doing, &text(error)));
+    match object {
         Some(object) => refusal.object(object),
         None => refusal,
     }
@@ -55,31 +149,32 @@ pub fn refusal(error: &tokio_postgres::Error, doing: &str, object: Option<&str>)
 
 /// Whether the statement failed with this SQLSTATE.
 #[must_use]
-pub fn is(error: &tokio_postgres::Error, code: &tokio_postgres::error::SqlState) -> bool {
+pub fn is(error: &tokio_postgres::Error, code: &SqlState) -> bool {
     error.code() == Some(code)
 }
 
-/// The object that the server names in the error's fields.
-fn named_object(error: &DbError) -> Option<String> {
-    let name = error.constraint().or(error.table()).or(error.datatype())?;
-    Some(match error.schema() {
-        Some(schema) => format!("{schema}.{name}"),
-        None => name.to_owned(),
-    })
+/// "… failed: …", as a sentence.
+pub(super) fn failed(doing: &str, text: &str) -> String {
+    sentence(&format!("{doing} failed: {text}"))
 }
 
 fn of_connection(error: &tokio_postgres::Error, message: String) -> Refusal {
     let input_output = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     if error.is_closed() || input_output.is_some() {
-        return Refusal::temporary(reasons::CONNECTION_LOST, message)
-            .hint("Check that the server runs and was not restarted, and that nothing between cuts idle connections.");
+        return connection_lost(message);
     }
     Refusal::permanent(reasons::INTERNAL, message)
 }
 
+/// The connection was cut, and the server did not say why.
+pub(super) fn connection_lost(message: String) -> Refusal {
+    Refusal::temporary(reasons::CONNECTION_LOST, message)
+        .hint("Check that the server runs and was not restarted, and that nothing between cuts idle connections.")
+}
+
 /// Classes and codes of the manual's appendix "PostgreSQL Error Codes".
-fn of_sqlstate(error: &DbError, message: String) -> Refusal {
-    let code = error.code().code();
+fn of_sqlstate(error: &ServerError, message: String) -> Refusal {
+    let code = error.code.code();
     let refusal = match code {
         "28P01" | "28000" => Refusal::permanent(reasons::AUTHENTICATION_FAILED, message)
             .hint("Check the user, the password and the server's pg_hba.conf."),
@@ -89,7 +184,7 @@ fn of_sqlstate(error: &DbError, message: String) -> Refusal {
         "53100" => {
             Refusal::permanent(reasons::TARGET_FULL, message).hint("Make room on the server's disk, then try again.")
         }
-        "53200" if error.hint().is_some() => Refusal::permanent(reasons::TOO_FEW_LOCKS, message)
+        "53200" if error.hint.is_some() => Refusal::permanent(reasons::TOO_FEW_LOCKS, message)
             .hint("Raise max_locks_per_transaction on the server, or the memory that it may use."),
         "53300" => Refusal::temporary(reasons::CONNECTION_REFUSED, message)
             .hint("Raise max_connections on the server or the role's connection limit, or run fewer at once."),

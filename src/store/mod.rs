@@ -6,6 +6,7 @@ pub mod folder;
 mod key;
 pub mod layout;
 pub mod manifest;
+pub mod repository;
 pub mod s3;
 pub mod volume;
 

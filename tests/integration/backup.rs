@@ -2,6 +2,7 @@
 //! backup.
 
 mod choices;
+mod chunks;
 mod definitions;
 mod faults;
 mod refusals;

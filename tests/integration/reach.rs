@@ -2,6 +2,7 @@
 
 use pgrescue::plan::connection::{ConnectionPlan, TextSource};
 use pgrescue::postgres::connection::{ConnectionError, ConnectionSettings, Session};
+use pgrescue::postgres::wire::WireSession;
 use pgrescue::references::manifests::ManifestReferences;
 use serde_json::json;
 
@@ -77,6 +78,13 @@ pub async fn session(server: &PostgresServer, database: &str) -> Session {
     settings(server, database)
         .await
         .connect()
+        .await
+        .expect("the server accepts connections")
+}
+
+/// A session over the protocol itself in a database of a server.
+pub async fn wire_session(server: &PostgresServer, database: &str) -> WireSession {
+    WireSession::connect(&settings(server, database).await)
         .await
         .expect("the server accepts connections")
 }

@@ -1,6 +1,7 @@
 //! Restores: content and definitions compared, every refusal, faults, retries. The snapshots are made by stock
 //! `pg_dump` and a manifest written here, so that a fault of the backup does not hide one of the restore.
 
+mod chunks;
 mod credentials;
 mod exactly_once;
 mod faults;

@@ -1,5 +1,6 @@
 //! An artefact as a whole: found again by a retry, removed after a failure or with its resource.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::manifest::artifact_of;
@@ -61,6 +62,41 @@ pub(super) async fn check_objects(store: &dyn Store, manifest: &Manifest) -> Res
                 return Ok(Some(format!("the object {} {sizes}", object.key)));
             }
             None => return Ok(Some(format!("the object {} is missing", object.key))),
+        }
+    }
+    check_chunks(store, manifest).await
+}
+
+/// The objects of chunks are too many to ask for one by one: they are listed.
+async fn check_chunks(store: &dyn Store, manifest: &Manifest) -> Result<Option<String>, StoreError> {
+    let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+    for chunk in manifest.chunks() {
+        let end = ends.entry(&chunk.object).or_default();
+        *end = (*end).max(chunk.offset + chunk.stored_bytes);
+    }
+    let folders: BTreeSet<&str> = ends
+        .keys()
+        .map(|key| key.find('/').map_or(*key, |slash| &key[..=slash]))
+        .collect();
+    let mut sizes: HashMap<String, u64> = HashMap::new();
+    for folder in folders {
+        sizes.extend(
+            store
+                .list(folder)
+                .await?
+                .into_iter()
+                .map(|object| (object.key, object.size)),
+        );
+    }
+    for (key, end) in ends {
+        match sizes.get(key) {
+            Some(size) if *size >= end => {}
+            Some(size) => {
+                return Ok(Some(format!(
+                    "the object {key} has {size} bytes, and chunks in it end at {end}"
+                )));
+            }
+            None => return Ok(Some(format!("the object {key} is missing"))),
         }
     }
     Ok(None)

@@ -57,9 +57,10 @@ pub(super) async fn find(client: &Client, relations: &[u32]) -> Result<Option<Bl
     row.map(read).transpose()
 }
 
-/// Sessions of this role in this database that began after `$1` (seconds since 1970) and have waited for a lock for
-/// more than `$2` seconds. They have the exporter's application name: an application may log in as the same role, and
-/// whom it waits for is its own affair. The cached copy of a transaction's activity is thrown away first.
+/// Sessions of this role in this database that began after `$1` (seconds since 1970) and have waited for more than `$2`
+/// seconds for a lock as pg_dump takes it; a change of definitions, which waits for the exporter, wants another one.
+/// They have the exporter's application name: an application may log in as the same role, and whom it waits for is its
+/// own affair. The cached copy of a transaction's activity is thrown away first.
 const STUCK: &str = "
 SELECT w.pid, coalesce(b.pid, 0), coalesce(b.usename::text, ''), coalesce(b.application_name, '')
 FROM (SELECT pg_stat_clear_snapshot()) c, pg_stat_activity w
@@ -69,6 +70,7 @@ WHERE w.datname = current_database() AND w.usename = current_user AND w.pid <> p
     AND w.application_name = current_setting('application_name')
     AND w.wait_event_type = 'Lock' AND w.backend_start >= to_timestamp($1)
     AND clock_timestamp() - w.state_change > $2 * interval '1 second'
+    AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = w.pid AND NOT l.granted AND l.mode = 'AccessShareLock')
 LIMIT 1";
 
 /// A session of this dump, younger than `since`, that has waited for a lock for more than `seconds`, and for whom.

@@ -17,8 +17,14 @@ const DEFINITIONS: [&str; 4] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED 
 /// Rows by the OID of their table.
 pub(super) type RowCounts = BTreeMap<u32, u64>;
 
-/// Holds the table of contents against the relations that the snapshot sees.
-pub(super) fn check_contents(toc: &Toc, selection: &Selection<'_>, relations: &[Relation]) -> Result<(), Refusal> {
+/// Holds the table of contents against the relations that the snapshot sees. The rows of `chunked` tables are stored
+/// beside the archive: in it they would come back twice.
+pub(super) fn check_contents(
+    toc: &Toc,
+    selection: &Selection<'_>,
+    chunked: &BTreeSet<u32>,
+    relations: &[Relation],
+) -> Result<(), Refusal> {
     let defined: BTreeSet<u32> = toc
         .entries
         .iter()
@@ -42,7 +48,11 @@ pub(super) fn check_contents(toc: &Toc, selection: &Selection<'_>, relations: &[
             }
             (true, true) | (false, false) => {}
         }
-        let (must, may) = (selection.stores_rows(relation), selection.may_store_rows(relation));
+        let beside = chunked.contains(&relation.oid);
+        let (must, may) = (
+            selection.stores_rows(relation) && !beside,
+            selection.may_store_rows(relation) && !beside,
+        );
         match with_rows.contains(&relation.oid) {
             false if must => return Err(incomplete(relation, "its rows are missing from the archive")),
             true if !may => {
@@ -147,7 +157,8 @@ mod tests {
 
     fn checked(plan: &BackupPlan, entries: Vec<TocEntry>, relations: &[Relation]) -> Result<(), String> {
         let selection = Selection::of_plan(plan, relations);
-        check_contents(&sample::toc(entries), &selection, relations).map_err(|refusal| refusal.message)
+        check_contents(&sample::toc(entries), &selection, &BTreeSet::new(), relations)
+            .map_err(|refusal| refusal.message)
     }
 
     #[test]
@@ -161,6 +172,23 @@ mod tests {
             assert!(checked(&plan(), entries, &relations).unwrap_err().contains("missing"));
         }
         assert!(checked(&plan(), whole(), &relations[..1]).unwrap_err().contains("101"));
+    }
+
+    #[test]
+    fn rows_are_in_the_archive_or_beside_it_and_never_in_both_places_or_none() {
+        let relations = [table(100, "a"), table(101, "b")];
+        let plan = plan();
+        let selection = Selection::of_plan(&plan, &relations);
+        let checked = |with_rows: &[u32], chunked: &[u32]| {
+            let mut entries = vec![definition(10, 100), definition(12, 101)];
+            entries.extend(with_rows.iter().map(|oid| data(i32::try_from(*oid).unwrap(), *oid)));
+            let chunked = chunked.iter().copied().collect();
+            check_contents(&sample::toc(entries), &selection, &chunked, &relations).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(checked(&[100], &[101]), Ok(()));
+        assert_eq!(checked(&[], &[100, 101]), Ok(()));
+        assert!(checked(&[100, 101], &[101]).unwrap_err().contains("should not be"));
+        assert!(checked(&[100], &[]).unwrap_err().contains("missing"));
     }
 
     #[test]

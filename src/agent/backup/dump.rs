@@ -3,6 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::BackupRun;
+use super::chunks::Chunked;
 use super::completeness::{self, RowCounts};
 use super::definitions::Extent;
 use super::exporter::{self, Exporter};
@@ -52,16 +53,21 @@ enum Broken {
     Halted,
 }
 
-/// Dumps the exporter's snapshot into `archive.dump`.
+/// Dumps the exporter's snapshot into `archive.dump`, without the rows of `chunked` tables. Once `halt` is set it ends
+/// soon, and leaves nothing behind.
 pub(super) async fn dump(
     run: &BackupRun<'_>,
     database: &DatabaseSteps,
     exporter: &Exporter,
+    chunked: &Chunked,
+    watch: &Watch,
+    halt: &CancellationToken,
 ) -> Result<StoredArchive, DumpError> {
     let selection = Selection::of_steps(&run.steps, database, &exporter.relations);
     let arguments = pg_dump::arguments(
         &run.steps,
         &selection,
+        chunked,
         &exporter.relations,
         &exporter.snapshot,
         &exporter.encoding,
@@ -71,26 +77,15 @@ pub(super) async fn dump(
         .args(arguments)
         .pipe_stdout();
     let running = program.spawn().map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
-    let watch = Watch::default();
-    let halt = run.context.stop.child_token();
     let storing = Storing {
         run,
         database,
         exporter,
-        watch: &watch,
-        halt: &halt,
+        chunked,
+        watch,
+        halt,
     };
-    let work = storing.store(&selection, running);
-    tokio::pin!(work);
-    tokio::select! {
-        stored = &mut work => stored,
-        refusal = watch.run(exporter) => {
-            // The upload is aborted before the answer is given, so that nothing is left behind it.
-            halt.cancel();
-            let _ = work.await;
-            Err(DumpError::Failed(refusal))
-        }
-    }
+    storing.store(&selection, running).await
 }
 
 /// One dump on its way into the store.
@@ -98,6 +93,7 @@ struct Storing<'a> {
     run: &'a BackupRun<'a>,
     database: &'a DatabaseSteps,
     exporter: &'a Exporter,
+    chunked: &'a Chunked,
     watch: &'a Watch,
     /// Set when the dump is to stop.
     halt: &'a CancellationToken,
@@ -119,7 +115,7 @@ impl Storing<'_> {
         // The table of contents comes when every definition has been read.
         self.compare_definitions(selection).await?;
         let mut toc = reader.toc().clone();
-        completeness::check_contents(&toc, selection, &self.exporter.relations)?;
+        completeness::check_contents(&toc, selection, &self.chunked.oids(), &self.exporter.relations)?;
         let stripped = strip(self.run, &mut toc)?;
         let key = layout::archive(&self.run.steps.snapshot, &self.database.name);
         let mut upload = self.run.store.create(&key).await?;

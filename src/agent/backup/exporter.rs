@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::error::SqlState;
 
 use super::blockers::{self, Blocker};
@@ -46,6 +47,8 @@ pub(super) struct Exporter {
     pub taken_at: f64,
     /// `server_encoding`.
     pub encoding: String,
+    /// Held while a COPY goes through the session.
+    copying: Mutex<()>,
 }
 
 /// Why an attempt to lock and export did not hold.
@@ -84,6 +87,7 @@ impl Exporter {
                         locked,
                         taken_at,
                         encoding,
+                        copying: Mutex::default(),
                     });
                 }
                 Err(Attempt::Again(what)) => {
@@ -107,6 +111,16 @@ impl Exporter {
     /// Tables that are locked.
     pub fn locked(&self) -> &[u32] {
         &self.locked
+    }
+
+    /// Waits until no COPY goes through the session. While the answer is kept, whoever asks the session anything waits.
+    pub async fn copying(&self) -> MutexGuard<'_, ()> {
+        self.copying.lock().await
+    }
+
+    /// Whether a COPY goes through the session, whose rows show that it is alive.
+    pub fn is_copying(&self) -> bool {
+        self.copying.try_lock().is_err()
     }
 
     /// Proves that the session still has its transaction.

@@ -1,10 +1,13 @@
 //! `manifest.json`: what was stored and where it came from; written last, when every object is proved to be there.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::BackupRun;
 use super::artifact::check_objects;
+use super::chunks::StoredRows;
 use super::dump::StoredArchive;
 use super::exporter::Exporter;
 use crate::agent::progress::Reporter;
@@ -15,9 +18,10 @@ use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
-    BackupReference, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest,
-    Omission, RoleSettingManifest, SelectionManifest, ToolManifest,
+    BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind,
+    ObjectManifest, Omission, RelationManifest, RoleSettingManifest, SelectionManifest, ToolManifest,
 };
+use crate::store::repository::{Writer, WriterStatistics};
 use crate::store::{self, StoredObject, layout};
 
 /// What the backup has gathered for its manifest.
@@ -42,6 +46,7 @@ pub(super) async fn describe(
     exporter: &Exporter,
     database: &DatabaseSteps,
     archive: StoredArchive,
+    rows: StoredRows,
     pre_data: Option<StoredObject>,
     server: &mut Option<ServerCatalog>,
 ) -> Result<DatabaseContents, Refusal> {
@@ -60,6 +65,7 @@ pub(super) async fn describe(
     objects.extend(pre_data.map(|object| ObjectManifest::new(object, ObjectKind::PreData, Some(&database.name))));
     warn_of_mappings_left_out(&manifest, reporter);
     count(&mut manifest, &archive)?;
+    enter_chunks(&mut manifest, rows)?;
     manifest.stripped_credentials = archive.stripped;
     Ok(DatabaseContents {
         manifest,
@@ -106,12 +112,7 @@ fn count(manifest: &mut DatabaseManifest, archive: &StoredArchive) -> Result<(),
     } = archive;
     let header = u64::try_from(toc.to_bytes().len()).unwrap_or_default();
     for (oid, count) in rows {
-        let Some(relation) = manifest.relations.iter_mut().find(|relation| relation.oid == *oid) else {
-            return Err(Refusal::permanent(
-                reasons::INTERNAL,
-                format!("The table with OID {oid} was stored, but is not described in the manifest."),
-            ));
-        };
+        let relation = described(manifest, *oid)?;
         relation.rows = Some(*count);
         let entry = toc
             .entries
@@ -132,9 +133,44 @@ fn count(manifest: &mut DatabaseManifest, archive: &StoredArchive) -> Result<(),
     Ok(())
 }
 
+/// Enters the chunks of each table.
+fn enter_chunks(manifest: &mut DatabaseManifest, rows: StoredRows) -> Result<(), Refusal> {
+    for (oid, chunked) in rows.by_table {
+        let (rows, bytes) = chunked
+            .chunks
+            .iter()
+            .fold((0, 0), |(rows, bytes), chunk| (rows + chunk.rows, bytes + chunk.bytes));
+        manifest.rows += rows;
+        manifest.tables += 1;
+        manifest.uncompressed_bytes += bytes;
+        let relation = described(manifest, oid)?;
+        relation.rows = Some(rows);
+        relation.chunks = Some(chunked);
+    }
+    Ok(())
+}
+
+fn described(manifest: &mut DatabaseManifest, oid: u32) -> Result<&mut RelationManifest, Refusal> {
+    let found = manifest.relations.iter_mut().find(|relation| relation.oid == oid);
+    found.ok_or_else(|| {
+        Refusal::permanent(
+            reasons::INTERNAL,
+            format!("The table with OID {oid} was stored, but is not described in the manifest."),
+        )
+    })
+}
+
 /// Proves that every object is in the store, and writes the manifest.
-pub(super) async fn commit(run: &BackupRun<'_>, contents: Contents) -> Result<Artifact, Refusal> {
-    let manifest = assemble(run, contents)?;
+pub(super) async fn commit(
+    run: &BackupRun<'_>,
+    contents: Contents,
+    writer: Option<&Writer>,
+) -> Result<Artifact, Refusal> {
+    let mut manifest = assemble(run, contents)?;
+    if let Some(writer) = writer {
+        manifest.data_format = DataFormat::Chunks;
+        manifest.chunks = Some(chunk_totals(&manifest, writer.statistics()));
+    }
     if let Some(damage) = check_objects(run.store.as_ref(), &manifest).await? {
         return Err(Refusal::temporary(
             reasons::STORE_FAILED,
@@ -144,8 +180,33 @@ pub(super) async fn commit(run: &BackupRun<'_>, contents: Contents) -> Result<Ar
     }
     let bytes = manifest.to_bytes()?;
     let artifact = artifact_of(&manifest, &bytes, &run.store.location());
-    store::put(run.store.as_ref(), &layout::manifest(&manifest.snapshot), bytes.into()).await?;
+    match writer {
+        None => {
+            store::put(run.store.as_ref(), &layout::manifest(&manifest.snapshot), bytes.into()).await?;
+        }
+        Some(writer) => {
+            writer.commit(bytes.into()).await?;
+        }
+    }
     Ok(artifact)
+}
+
+/// Sums over the chunks that the manifest names; what is new, the writer knows.
+fn chunk_totals(manifest: &Manifest, statistics: WriterStatistics) -> ChunkTotals {
+    let mut totals = ChunkTotals {
+        new_chunks: statistics.new_chunks,
+        new_bytes: statistics.new_bytes,
+        ..ChunkTotals::default()
+    };
+    let mut counted = HashSet::new();
+    for chunk in manifest.chunks() {
+        if counted.insert(chunk.name.as_str()) {
+            totals.chunks += 1;
+            totals.bytes += chunk.bytes;
+            totals.stored_bytes += chunk.stored_bytes;
+        }
+    }
+    totals
 }
 
 fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal> {
@@ -195,7 +256,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
             tables: run.plan.tables.clone(),
             exclude_table_data: run.plan.exclude_table_data.clone(),
             unlogged_table_data: run.steps.unlogged_table_data,
-            compression: run.steps.compression.clone(),
+            compression: run.steps.compression_of_rows(),
             foreign_credentials: run.steps.foreign_credentials,
             role_passwords: run.steps.role_passwords,
         },
@@ -206,6 +267,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         tablespaces,
         databases: described,
         objects,
+        chunks: None,
         omissions,
         warnings: run.context.reporter.status().warnings,
     })
@@ -214,13 +276,16 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
 /// What the status says of a backup.
 pub(super) fn artifact_of(manifest: &Manifest, bytes: &[u8], location: &str) -> Artifact {
     let objects: u64 = manifest.objects.iter().map(|object| object.size).sum();
+    let own = objects + bytes.len() as u64;
+    let chunks = manifest.chunks.unwrap_or_default();
     Artifact {
         snapshot: manifest.snapshot.clone(),
         location: format!(
             "{location}/{}",
             layout::snapshot_prefix(&manifest.snapshot).trim_end_matches('/')
         ),
-        bytes: objects + bytes.len() as u64,
+        bytes: own + chunks.stored_bytes,
+        new_bytes: Some(own + chunks.new_bytes),
         rows: manifest.databases.iter().map(|database| database.rows).sum(),
         databases: manifest
             .databases

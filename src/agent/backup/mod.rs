@@ -1,8 +1,11 @@
 //! A backup: look, decide, then per database lock, export a snapshot and stream an archive; roles; the manifest last.
 
+mod announcement;
 mod artifact;
 mod blockers;
+mod chunks;
 mod completeness;
+mod contents;
 mod definitions;
 mod dump;
 mod exporter;
@@ -24,6 +27,7 @@ use jiff::Timestamp;
 pub use artifact::{clean_up, delete_artifact};
 
 use self::artifact::{find_finished, remove_after_failure, remove_leftovers};
+use self::contents::StoredContents;
 use self::dump::DumpError;
 use self::exporter::Exporter;
 use self::findings::Found;
@@ -39,6 +43,7 @@ use crate::plan::report::{Done, Failed, Outcome, PREFLIGHT};
 use crate::postgres::catalog::ServerCatalog;
 use crate::postgres::client_tools::ToolSet;
 use crate::postgres::connection::ConnectionSettings;
+use crate::store::repository::Writer;
 use crate::store::{self, Store};
 
 /// How often a database is begun again because a change of definitions stood in the way of pg_dump.
@@ -124,6 +129,9 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
     let steps = backup_steps::decide(plan, &findings)?;
     let store = store::open(&plan.storage, references).await?;
     store.check_access(true).await?;
+    if steps.chunks.is_some() {
+        announcement::check_repository(&store).await?;
+    }
     let tools =
         tools.ok_or_else(|| Refusal::permanent(reasons::CLIENT_TOOLS_MISSING, "No client programs were found."))?;
     for warning in &steps.warnings {
@@ -175,13 +183,10 @@ impl BackupRun<'_> {
             );
             return Ok((artifact, message));
         }
-        let result = match self.back_up().await {
-            Ok(artifact) => {
-                let message = sentence(&artifact);
-                Ok((artifact, message))
-            }
-            Err(refusal) => Err(self.clean(refusal).await),
-        };
+        let result = self.back_up().await.map(|artifact| {
+            let message = sentence(&artifact);
+            (artifact, message)
+        });
         drop(turn);
         result
     }
@@ -207,13 +212,36 @@ impl BackupRun<'_> {
     }
 
     async fn back_up(&self) -> Result<Artifact, Refusal> {
+        let (writer, result) = match self.begin().await {
+            Ok(writer) => {
+                let result = self.store_all(writer.as_ref()).await;
+                (writer, result)
+            }
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let result = match result {
+            Ok(artifact) => Ok(artifact),
+            Err(refusal) => Err(self.clean(refusal).await),
+        };
+        // Last, so that no prune meets a snapshot that is half removed.
+        if let Some(writer) = writer {
+            announcement::end(&writer).await;
+        }
+        result
+    }
+
+    async fn begin(&self) -> Result<Option<Arc<Writer>>, Refusal> {
         self.or_stopped(remove_leftovers(self.store.as_ref(), &self.steps.snapshot))
             .await?;
+        announcement::begin(self).await
+    }
+
+    async fn store_all(&self, writer: Option<&Arc<Writer>>) -> Result<Artifact, Refusal> {
         let mut contents = Contents::default();
         for database in &self.steps.databases {
             contents
                 .databases
-                .push(self.back_up_database(database, &mut contents.server).await?);
+                .push(self.back_up_database(database, writer, &mut contents.server).await?);
         }
         let reporter = &self.context.reporter;
         reporter.step_started(names::GLOBALS);
@@ -221,7 +249,9 @@ impl BackupRun<'_> {
         reporter.step_done(names::GLOBALS, format!("{} bytes.", globals.size));
         contents.globals = Some(globals);
         reporter.step_started(names::MANIFEST);
-        let artifact = self.or_stopped(manifest::commit(self, contents)).await?;
+        let artifact = self
+            .or_stopped(manifest::commit(self, contents, writer.map(Arc::as_ref)))
+            .await?;
         reporter.step_done(names::MANIFEST, format!("SHA-256 {}.", artifact.manifest_sha256));
         Ok(artifact)
     }
@@ -229,13 +259,14 @@ impl BackupRun<'_> {
     async fn back_up_database(
         &self,
         database: &DatabaseSteps,
+        writer: Option<&Arc<Writer>>,
         server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, Refusal> {
         let settings = self.settings.with_database(&database.name);
         let mut last = None;
         for _ in 0..DUMP_ATTEMPTS {
-            let exporter = self.export(&settings, database).await?;
-            match self.dump(database, &exporter, server).await {
+            let exporter = Arc::new(self.export(&settings, database).await?);
+            match self.dump(database, &exporter, writer, server).await {
                 Ok(contents) => return Ok(contents),
                 Err(DumpError::Failed(refusal)) => return Err(refusal),
                 Err(DumpError::Again(refusal)) => {
@@ -266,18 +297,20 @@ impl BackupRun<'_> {
     async fn dump(
         &self,
         database: &DatabaseSteps,
-        exporter: &Exporter,
+        exporter: &Arc<Exporter>,
+        writer: Option<&Arc<Writer>>,
         server: &mut Option<ServerCatalog>,
     ) -> Result<DatabaseContents, DumpError> {
         let reporter = &self.context.reporter;
         let step = names::of_database(names::DUMP, &database.name);
         reporter.step_started(&step);
-        let archive = dump::dump(self, database, exporter).await?;
+        let StoredContents { archive, rows } = contents::store(self, database, exporter, writer).await?;
         self.warn_of_messages(&archive.messages);
-        reporter.step_done(
-            &step,
-            format!("{} rows in {} bytes.", archive.summary.rows(), archive.object.size),
-        );
+        let mut done = format!("{} rows in {} bytes.", archive.summary.rows(), archive.object.size);
+        if writer.is_some() {
+            done.push_str(&format!(" {} rows in {} chunks.", rows.rows(), rows.chunks().count()));
+        }
+        reporter.step_done(&step, done);
         let pre_data = if self.steps.has_pre_data() {
             let step = names::of_database(names::PRE_DATA, &database.name);
             reporter.step_started(&step);
@@ -289,7 +322,7 @@ impl BackupRun<'_> {
         };
         Ok(self
             .or_stopped(manifest::describe(
-                reporter, exporter, database, archive, pre_data, server,
+                reporter, exporter, database, archive, rows, pre_data, server,
             ))
             .await?)
     }
@@ -323,14 +356,21 @@ fn sentence(artifact: &Artifact) -> String {
         snapshot: _,
         location,
         bytes,
+        new_bytes,
         rows,
         databases,
         manifest_sha256: _,
     } = artifact;
+    let new = new_bytes.unwrap_or(*bytes);
+    let of_them = if new == *bytes {
+        String::new()
+    } else {
+        format!(", of which {new} are new,")
+    };
     let databases = if databases.len() == 1 {
         "1 database".into()
     } else {
         format!("{} databases", databases.len())
     };
-    format!("Stored {rows} rows of {databases} in {bytes} bytes at {location}.")
+    format!("Stored {rows} rows of {databases} in {bytes} bytes{of_them} at {location}.")
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::chunks::Chunked;
 use super::relations::Relation;
 use super::selection::Selection;
 use crate::api::backup::{Compression, CompressionMethod, UnloggedTableData};
@@ -21,12 +22,22 @@ const NAMES_LIMIT_BYTES: usize = 1_500_000;
 const FIRST_WITH_METHODS: u32 = 16;
 
 /// Encoding of a database whose bytes have none; they must come back as they are.
-const NO_ENCODING: &str = "SQL_ASCII";
+pub(super) const NO_ENCODING: &str = "SQL_ASCII";
 
-/// Every option but the connection.
+/// Bytes that more names may take beside those of the selection.
+pub(super) fn room_for_names(selection: &Selection<'_>, relations: &[Relation]) -> usize {
+    NAMES_LIMIT_BYTES.saturating_sub(names_bytes(&selection.arguments(relations)))
+}
+
+fn names_bytes(names: &[String]) -> usize {
+    names.iter().map(|name| name.len() + 1).sum()
+}
+
+/// Every option but the connection. The rows of `chunked` tables are left out.
 pub(super) fn arguments(
     steps: &Steps,
     selection: &Selection<'_>,
+    chunked: &Chunked,
     relations: &[Relation],
     snapshot: &str,
     server_encoding: &str,
@@ -52,7 +63,7 @@ pub(super) fn arguments(
         arguments.push("--no-unlogged-table-data".into());
     }
     let names = selection.arguments(relations);
-    if names.iter().map(|name| name.len() + 1).sum::<usize>() > NAMES_LIMIT_BYTES {
+    if names_bytes(&names) > NAMES_LIMIT_BYTES {
         return Err(Refusal::permanent(
             reasons::INVALID_SPEC,
             format!(
@@ -63,6 +74,7 @@ pub(super) fn arguments(
         .hint("Choose by schema, or choose the smaller part with exclude in place of include."));
     }
     arguments.extend(names);
+    arguments.extend(chunked.arguments());
     Ok(arguments)
 }
 

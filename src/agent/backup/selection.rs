@@ -104,6 +104,12 @@ impl<'a> Selection<'a> {
             && self.chooses(relation)
     }
 
+    /// Whether its rows can be stored as chunks. Those of an extension's table are pg_dump's choice, and unlogged ones
+    /// are few and may be gone at any time.
+    pub fn can_be_chunked(&self, relation: &Relation) -> bool {
+        self.stores_rows(relation) && !relation.of_extension && !relation.unlogged
+    }
+
     /// Whether pg_dump locks it, and so must the exporter. It locks the tables of extensions too, for their grants
     /// (pg_dump, `DUMP_COMPONENTS_REQUIRING_LOCK`).
     pub fn locks(&self, relation: &Relation) -> bool {

@@ -28,6 +28,9 @@ impl Watch {
     pub async fn run(&self, exporter: &Exporter) -> Refusal {
         loop {
             tokio::time::sleep(INTERVAL).await;
+            if exporter.is_copying() {
+                continue;
+            }
             match tokio::time::timeout(ANSWER, self.look(exporter)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(refusal)) => return refusal,

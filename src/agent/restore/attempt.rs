@@ -4,6 +4,7 @@ use secrecy::SecretString;
 
 use super::definitions::Definitions;
 use super::guard::Guard;
+use super::resume::Stage;
 use super::source::Source;
 use super::target::Target;
 use crate::agent::Context;
@@ -26,6 +27,8 @@ pub(super) struct Attempt<'a> {
     /// What no message may show.
     pub secrets: Vec<SecretString>,
     pub guard: Guard,
+    /// How far the restore is, where that is noted in the target: a later attempt goes on from there.
+    pub stage: Option<Stage>,
 }
 
 impl Attempt<'_> {

@@ -23,7 +23,8 @@ pub async fn clean_up(plan: &CleanUpRestorePlan, context: &Context) -> Result<Do
     })
 }
 
-async fn remove(plan: &CleanUpRestorePlan, context: &Context) -> Result<String, Refusal> {
+/// The same; returns what was removed in a sentence.
+pub(super) async fn remove(plan: &CleanUpRestorePlan, context: &Context) -> Result<String, Refusal> {
     let settings = ConnectionSettings::resolve(&plan.target, &*context.references).await?;
     let attempt = mark::new_attempt();
     let name = mark::application_name(&plan.run, &attempt);

@@ -1,5 +1,7 @@
-//! Step `data`: rows, large objects and sequence values, in one stream from the store through `pg_restore`, without
-//! scratch space. Rows are counted as they go by, and held against the manifest.
+//! Step `data`: what the archive holds (rows, large objects, sequence values), in one stream from the store through
+//! `pg_restore`, without scratch space; its rows are counted as they go by, and held against the manifest. Then the
+//! rows that are stored as chunks. Loading the archive's data a second time would double it: a retry does that in a
+//! fresh database alone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,19 +12,60 @@ use tokio::process::ChildStdin;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, interrupted};
+use super::chunks::{self, Loaded};
 use super::pg_restore;
+use super::resume::{self, Stage};
 use crate::agent::progress::Reporter;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::archive::{ArchiveReader, DataProgress, DataSummary};
+use crate::store::manifest::DatabaseManifest;
 
 /// Loads the rows.
-pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
+pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
     let database = attempt.source.manifest_database()?;
     attempt
         .context
         .reporter
         .expect(database.uncompressed_bytes, database.tables);
+    let Some(repository) = attempt.source.repository.clone() else {
+        let summary = load_archive(attempt).await?;
+        return Ok(format!(
+            "{} rows and {} large objects loaded",
+            summary.rows(),
+            summary.large_objects()
+        ));
+    };
+    if attempt.stage.is_some() {
+        report_archive(&attempt.context.reporter, database);
+    } else {
+        resume::begin(attempt).await?;
+        load_archive(attempt).await?;
+        resume::note(attempt, Stage::Rows).await?;
+    }
+    let Loaded { loaded, found } = chunks::run(attempt, &repository).await?;
+    let found = match found {
+        0 => String::new(),
+        found => format!(", {found} were there from an earlier attempt"),
+    };
+    Ok(format!(
+        "{} rows of {} tables loaded; {loaded} chunks{found}",
+        attempt.steps.rows, attempt.steps.tables
+    ))
+}
+
+/// Counts what an earlier attempt loaded from the archive.
+fn report_archive(reporter: &Reporter, database: &DatabaseManifest) {
+    let chunked = || chunks::relations(database);
+    let chunks = || chunked().flat_map(|(_, rows)| &rows.chunks);
+    let bytes: u64 = chunks().map(|chunk| chunk.bytes).sum();
+    let rows: u64 = chunks().map(|chunk| chunk.rows).sum();
+    reporter.add_bytes(database.uncompressed_bytes.saturating_sub(bytes));
+    reporter.add_rows(database.rows.saturating_sub(rows));
+    reporter.add_tables(database.tables.saturating_sub(chunked().count() as u64));
+}
+
+async fn load_archive(attempt: &Attempt<'_>) -> Result<DataSummary, Refusal> {
     let mut reader = attempt.source.open_archive().await?;
     let mut running = pg_restore::program(attempt, &attempt.target.settings(), "data")
         .pipe_stdin()
@@ -53,11 +96,7 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
         tracing::debug!("pg_restore closed its input before the end of the archive");
     }
     check_counts(attempt, &summary)?;
-    Ok(format!(
-        "{} rows and {} large objects loaded",
-        summary.rows(),
-        summary.large_objects()
-    ))
+    Ok(summary)
 }
 
 enum FeedError {

@@ -307,15 +307,15 @@ fn is_of_database(entry: &TocEntry) -> bool {
 fn is_ledger(entry: &TocEntry) -> bool {
     let tag = text(entry.tag.as_ref()).unwrap_or_default();
     if entry.schema.as_ref().is_some_and(|schema| *schema == *ledger::SCHEMA) {
-        let table = ledger::TABLE;
-        return [
+        let names = [
             tag.as_str(),
             tag.trim_start_matches("TABLE "),
             tag.trim_start_matches("COLUMN "),
-        ]
-        .iter()
-        .any(|name| {
-            *name == table || name.starts_with(&format!("{table} ")) || name.starts_with(&format!("{table}."))
+        ];
+        return names.iter().any(|name| {
+            // "runs", "runs runs_pkey", "runs.column"
+            let table = name.split([' ', '.']).next().unwrap_or_default();
+            ledger::is_own(ledger::SCHEMA, table)
         });
     }
     let schema = ledger::SCHEMA;

@@ -196,7 +196,7 @@ async fn disk_is_full(session: &Session) -> Option<Refusal> {
 }
 
 /// CHECK constraints of the table that depend on functions of users, each with the functions.
-async fn checks_with_functions(
+pub(super) async fn checks_with_functions(
     session: &Session,
     schema: &str,
     table: &str,

@@ -4,7 +4,7 @@
 
 use super::attempt::Attempt;
 use super::mark::Mark;
-use super::{database_state, ledger, roles, undo};
+use super::{database_state, ledger, resume, roles, undo};
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::restore_steps::MakeDatabase;
@@ -22,6 +22,9 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
         let transaction = session.transaction().await?;
         for statement in &statements {
             transaction.batch_execute(statement).await?;
+        }
+        if attempt.stage.is_some() {
+            transaction.batch_execute(resume::CLEAR).await?;
         }
         let ours = ledger::finish(&transaction, attempt.plan, &attempt.name).await?;
         if ours {

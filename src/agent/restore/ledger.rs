@@ -10,8 +10,19 @@ use crate::store::manifest::{DatabaseManifest, RelationManifest};
 
 /// Schema of the ledger. The archive's own ledger, of a source that was itself restored, is not restored into it.
 pub(super) const SCHEMA: &str = "pgrescue";
-/// Table of the ledger.
-pub(super) const TABLE: &str = "runs";
+/// Tables that a restore makes there: the ledger, and what notes how far one is.
+pub(super) const TABLES: [&str; 5] = [
+    "runs",
+    "restore_progress",
+    "since_crash",
+    "loaded_chunks",
+    "loaded_chunks_unlogged",
+];
+
+/// Whether a table is one of those.
+pub(super) fn is_own(schema: &str, table: &str) -> bool {
+    schema == SCHEMA && TABLES.contains(&table)
+}
 
 const CREATE: &str = "
 CREATE SCHEMA IF NOT EXISTS pgrescue;
@@ -38,11 +49,6 @@ COMMENT ON TABLE pgrescue.runs IS
 /// Columns that tell the ledger from a table of the same name.
 const OWN_COLUMNS: [&str; 5] = ["kind", "namespace", "name", "request_hash", "run"];
 
-/// Whether a relation of a backup stands where the ledger does.
-pub(super) fn has_its_name(relation: &RelationManifest) -> bool {
-    relation.schema == SCHEMA && relation.name == TABLE
-}
-
 /// Refuses a backup with a table of somebody else where the ledger has to be: it would be left out of the restore.
 pub(super) fn refuse_another(database: &DatabaseManifest) -> Result<(), Refusal> {
     let is_other = |relation: &RelationManifest| {
@@ -50,18 +56,15 @@ pub(super) fn refuse_another(database: &DatabaseManifest) -> Result<(), Refusal>
         // Columns are described at best effort.
         !relation.columns.is_empty() && !OWN_COLUMNS.into_iter().all(has)
     };
-    if !database
-        .relations
-        .iter()
-        .any(|relation| has_its_name(relation) && is_other(relation))
-    {
+    let of_the_name = |relation: &&RelationManifest| relation.schema == SCHEMA && relation.name == "runs";
+    if !database.relations.iter().filter(of_the_name).any(is_other) {
         return Ok(());
     }
     let message = format!(
-        "The backup holds a table {SCHEMA}.{TABLE} that is not pgrescue's, and pgrescue needs that name in the target to remember what was restored."
+        "The backup holds a table {SCHEMA}.runs that is not pgrescue's, and pgrescue needs that name in the target to remember what was restored."
     );
     Err(Refusal::permanent(reasons::NAME_TAKEN, message)
-        .object(format!("{SCHEMA}.{TABLE}"))
+        .object(format!("{SCHEMA}.runs"))
         .hint(
             "Rename the table in the source database and make another backup; or restore archive.dump with pg_restore.",
         ))
@@ -199,6 +202,7 @@ pub(super) async fn forget(client: &Client, run: &Run) -> Result<(), tokio_postg
             &[&run.uid],
         )
         .await?;
+    client.batch_execute(super::resume::DROP).await?;
     let left = client.query_one("SELECT count(*) FROM pgrescue.runs", &[]).await?;
     if left.try_get::<_, i64>(0)? == 0 {
         client

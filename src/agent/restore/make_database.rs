@@ -9,7 +9,7 @@ use super::attempt::Attempt;
 use super::before;
 use super::ledger;
 use super::mark::{self, Mark};
-use super::undo;
+use super::{resume, undo};
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::restore_findings::{EmptyDatabase, Locale};
@@ -19,7 +19,13 @@ use crate::postgres::sqlstate;
 
 /// Makes the database ready for pre-data.
 pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
-    // What an earlier attempt left goes first: a retry always begins with an empty database.
+    if resume::take_over(attempt).await?.is_some() {
+        return Ok(format!(
+            "Went on with the database {:?}, where an earlier attempt had stopped",
+            attempt.target.database
+        ));
+    }
+    // What an earlier attempt left otherwise goes first: loading anew begins with an empty database.
     let undone = undo::undo(attempt.guard.session(), &attempt.target, &attempt.plan.run, None, false).await?;
     if let Some(left) = undone.left.first() {
         return Err(Refusal::permanent(

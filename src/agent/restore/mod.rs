@@ -1,9 +1,12 @@
 //! Restores one database of a snapshot: finds out, decides, and runs the steps, one file each. Whatever fails after the
-//! first change is undone, under the lock that keeps other attempts away.
+//! first change is undone, under the lock that keeps other attempts away; but what the next attempt can go on with stays
+//! where one will come.
 
 mod analyze;
 mod attempt;
 mod before;
+mod chunk_objects;
+mod chunks;
 mod clean_up;
 mod data;
 mod database_state;
@@ -21,6 +24,7 @@ mod pg_restore;
 mod post_data;
 mod pre_data;
 mod prepare;
+mod resume;
 mod roles;
 mod source;
 mod statements;
@@ -39,13 +43,14 @@ use crate::api::reasons;
 use crate::api::status::{FailureClass, StepState};
 use crate::plan::Refusal;
 use crate::plan::report::{Done, Failed, Outcome};
-use crate::plan::restore::{RestorePlan, SnapshotSource};
+use crate::plan::restore::{CleanUpRestorePlan, RestorePlan, SnapshotSource};
 use crate::plan::restore_steps::names;
 use crate::postgres::archive::Toc;
 use crate::postgres::foreign::StrippedCredential;
 use attempt::{Attempt, interrupted};
 pub use clean_up::clean_up;
 use prepare::{Prepared, prepare};
+use resume::Stage;
 use source::Source;
 
 /// How long undoing may take: a large database takes its time to go.
@@ -114,14 +119,26 @@ async fn execute(mut attempt: Attempt<'_>) -> Result<Done, Failed> {
         Err(refusal) => {
             let step = reporter.current_step();
             reporter.step_failed(&step, &refusal.message);
-            let undone = undo_in_time(&mut attempt, refusal.class).await;
+            let left = if is_kept(&attempt, &refusal) {
+                format!(
+                    "What was restored stays in the database {:?}: the next attempt goes on from there.",
+                    attempt.target.database
+                )
+            } else {
+                undo_in_time(&mut attempt, refusal.class).await
+            };
             Err(Failed {
-                refusal: with_undone(refusal, &undone),
+                refusal: with_left(refusal, &left),
                 step: Some(step),
                 plan_hash: Some(hash),
             })
         }
     }
+}
+
+/// Whether the next attempt goes on with what this one made.
+fn is_kept(attempt: &Attempt<'_>, refusal: &Refusal) -> bool {
+    attempt.plan.is_retried() && refusal.class != FailureClass::Permanent && attempt.stage.is_some_and(Stage::can_go_on)
 }
 
 /// A step that is dropped where the run is told to stop. What it left half done is undone like any failure.
@@ -146,11 +163,21 @@ async fn run_steps(attempt: &mut Attempt<'_>) -> Result<(), Refusal> {
         step!(attempt, names::ROLES, roles::run(attempt));
     }
     step!(attempt, names::DATABASE, make_database::run(attempt));
-    step!(attempt, names::PRE_DATA, pre_data::run(attempt));
-    if attempt.steps.has_data() {
-        step!(attempt, names::DATA, data::run(attempt));
+    let found = attempt.stage;
+    if found.is_some() {
+        skip(attempt, names::PRE_DATA);
+    } else {
+        step!(attempt, names::PRE_DATA, pre_data::run(attempt));
     }
-    step!(attempt, names::POST_DATA, post_data::run(attempt));
+    if found == Some(Stage::PostDataDone) {
+        skip(attempt, names::DATA);
+        skip(attempt, names::POST_DATA);
+    } else {
+        if attempt.steps.has_data() {
+            step!(attempt, names::DATA, data::run(attempt));
+        }
+        step!(attempt, names::POST_DATA, post_data::run(attempt));
+    }
     step!(attempt, names::ANALYZE, analyze::run(attempt));
     step!(attempt, names::VERIFY, verify::run(attempt));
     if attempt.steps.rewritten_servers().next().is_some() {
@@ -162,6 +189,13 @@ async fn run_steps(attempt: &mut Attempt<'_>) -> Result<(), Refusal> {
     let message = finish::run(attempt).await?;
     reporter.step_done(names::FINISH, message);
     Ok(())
+}
+
+fn skip(attempt: &Attempt<'_>, step: &str) {
+    attempt
+        .context
+        .reporter
+        .step_skipped(step, "Done by an earlier attempt");
 }
 
 /// Undoes, and says what was and what could not be.
@@ -215,11 +249,31 @@ async fn undo_once(attempt: &mut Attempt<'_>) -> Result<undo::Undone, Refusal> {
     undo::undo(guard.session(), target, &plan.run, Some(name), true).await
 }
 
-fn with_undone(mut refusal: Refusal, undone: &str) -> Refusal {
-    if !undone.is_empty() {
-        refusal.message = format!("{} {undone}", refusal.message);
+fn with_left(mut refusal: Refusal, left: &str) -> Refusal {
+    if !left.is_empty() {
+        refusal.message = format!("{} {left}", refusal.message);
     }
     refusal
+}
+
+/// Removes what an interrupted attempt kept for the next one, where none will come.
+pub async fn keep_nothing(plan: &RestorePlan, context: &Context, mut failed: Failed) -> Failed {
+    if failed.refusal.class != FailureClass::Interrupted || !plan.is_retried() || plan.dry_run {
+        return failed;
+    }
+    let clean_up = CleanUpRestorePlan {
+        run: plan.run.clone(),
+        target: plan.target.clone(),
+        database: plan.database.clone().or_else(|| plan.source.database.clone()),
+    };
+    let cleaned = timeout(UNDO_TIME_WHEN_STOPPED, clean_up::remove(&clean_up, context)).await;
+    let left = match cleaned {
+        Ok(Ok(sentence)) => sentence,
+        Ok(Err(refusal)) => format!("What it left could not be removed: {}", refusal.message),
+        Err(_) => "What it left could not be removed in time.".to_owned(),
+    };
+    failed.refusal = with_left(failed.refusal, &left);
+    failed
 }
 
 /// The table of contents of a stored backup's archive, and what was taken out of it.

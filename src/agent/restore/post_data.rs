@@ -2,13 +2,18 @@
 
 use super::attempt::Attempt;
 use super::pg_restore;
+use super::resume::{self, Stage};
 use crate::plan::Refusal;
 
 /// Memory for building indexes that all connections share, in KiB. A server with more set for each keeps that.
 const MAINTENANCE_KIB: u64 = 256 * 1024;
 
 /// Builds what stands on the rows.
-pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
+pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
+    let resumable = attempt.stage.is_some();
+    if resumable {
+        resume::note(attempt, Stage::PostDataBegun).await?;
+    }
     let jobs = attempt.steps.jobs;
     let wanted = MAINTENANCE_KIB / u64::from(jobs.max(1));
     let session = attempt.target.connect().await?;
@@ -25,5 +30,8 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
         .settings()
         .with_setting("maintenance_work_mem", &format!("{}kB", wanted.max(set)));
     pg_restore::definitions(attempt, &settings, "post-data", jobs).await?;
+    if resumable {
+        resume::note(attempt, Stage::PostDataDone).await?;
+    }
     Ok("Indexes, constraints and triggers restored".to_owned())
 }

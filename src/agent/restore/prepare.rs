@@ -95,6 +95,7 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
         tools: tools?,
         secrets: secrets.masked,
         guard,
+        stage: None,
     })))
 }
 

@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use sha2::{Digest, Sha256};
 use tokio_util::io::StreamReader;
 
+use super::chunk_objects;
 use crate::agent::Context;
 use crate::api::reasons;
 use crate::plan::Refusal;
@@ -16,6 +17,7 @@ use crate::postgres::archive::{ArchiveError, ArchiveReader, Toc};
 use crate::store::manifest::{
     self, BackupReference, DatabaseManifest, LocaleManifest, Manifest, ObjectKind, ObjectManifest,
 };
+use crate::store::repository::Repository;
 use crate::store::{self, Store, StoreError, layout};
 
 /// Archives up to this size are read to the end before anything is changed: a damaged one is found before a database
@@ -35,6 +37,8 @@ pub(super) struct Source {
     archive: ObjectManifest,
     /// The archive's table of contents, as it is stored.
     pub toc: Toc,
+    /// Where the chunks are, if rows of the database are stored as chunks.
+    pub repository: Option<Arc<Repository>>,
 }
 
 impl Source {
@@ -52,6 +56,7 @@ impl Source {
         let database = choose_database(source, &manifest)?.name.clone();
         let archive = check_objects(&*store, &manifest, &database).await?;
         let toc = read_toc(&store, &archive).await?;
+        let repository = chunk_objects::open(&store, &manifest, &database).await?;
         let found = Self {
             store,
             manifest,
@@ -59,6 +64,7 @@ impl Source {
             database,
             archive,
             toc,
+            repository,
         };
         found.check_toc()?;
         Ok(found)
@@ -121,6 +127,8 @@ impl Source {
             server_major: self.manifest.server.major(),
             sections: self.manifest.selection.sections,
             archive_bytes: self.archive.size,
+            chunks: chunk_objects::chunks(database).count() as u64,
+            chunk_bytes: chunk_objects::chunks(database).map(|chunk| chunk.stored_bytes).sum(),
             tables: database.tables,
             rows: database.rows,
             locale: Locale {

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::database_state::{self, DatabaseRow};
 use super::mark::{self, Mark};
 use super::target::Target;
-use super::{before, ledger, objects};
+use super::{before, ledger, objects, resume};
 use crate::plan::{Refusal, Run};
 use crate::postgres::connection::Session;
 use crate::postgres::quote::identifier;
@@ -114,7 +114,7 @@ pub(super) async fn drop_database(session: &Session, target: &Target, database: 
     Ok(())
 }
 
-/// A subscription keeps its database from being dropped.
+/// A subscription keeps its database from being dropped. From here on nobody can go on with what is left.
 async fn drop_subscriptions(target: &Target, database: &str) -> Result<(), Refusal> {
     let inside = target.connect_to(database).await?;
     let failed = |error: tokio_postgres::Error| {
@@ -124,6 +124,7 @@ async fn drop_subscriptions(target: &Target, database: &str) -> Result<(), Refus
             Some(database),
         )
     };
+    resume::forget(&inside).await.map_err(failed)?;
     let sql = "SELECT format('%I', subname) FROM pg_subscription \
                WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
     for row in inside.query(sql, &[]).await.map_err(failed)? {
@@ -147,6 +148,14 @@ async fn empty(target: &Target, run: &Run, attempt: Option<&str>, undone: &mut U
     let Some(begun) = begun else {
         return Ok(());
     };
+    resume::forget(&inside).await.map_err(failed)?;
+    // Sessions that still load rows would keep their tables from being dropped. The lock is held outside this database.
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = current_database() AND starts_with(application_name, $1) AND pid <> pg_backend_pid()";
+    inside
+        .query(sql, &[&mark::application_prefix(run)])
+        .await
+        .map_err(failed)?;
     let mut left = objects::drop_all(&inside, ledger::SCHEMA, &begun.extensions_before)
         .await
         .map_err(failed)?;

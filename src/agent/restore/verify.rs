@@ -102,7 +102,7 @@ async fn count(attempt: &Attempt<'_>, database: &DatabaseManifest) -> Result<BTr
 
 /// Tables whose rows were stored; the ledger of the source is not restored.
 fn is_counted(relation: &RelationManifest) -> bool {
-    relation.rows.is_some() && !super::ledger::has_its_name(relation)
+    relation.rows.is_some() && !super::ledger::is_own(&relation.schema, &relation.name)
 }
 
 /// Which rows of an extension's tables are a user's: the `WHERE` that the extension gave (manual,

@@ -155,6 +155,7 @@ impl Cluster {
             snapshot: "snapshot".into(),
             location: "s3://backups".into(),
             bytes: 10,
+            new_bytes: Some(4),
             rows: 2,
             databases: vec!["orders".into()],
             manifest_sha256: "abc".into(),

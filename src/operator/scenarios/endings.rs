@@ -14,6 +14,7 @@ super::scenarios!(
     a_clean_up_that_fails_is_told_with_the_failure,
     a_failure_after_retries_is_cleaned_up_after,
     a_phase_does_not_go_back_between_two_attempts,
+    what_an_attempt_kept_for_one_that_refused_for_good_is_cleaned_up,
     a_job_that_exceeds_its_deadline_says_so,
     a_report_of_success_stands_although_the_job_failed,
     a_job_that_is_about_to_end_has_not_ended,
@@ -159,6 +160,21 @@ async fn a_phase_does_not_go_back_between_two_attempts(cluster: &mut Cluster) {
         "{status:?}"
     );
     assert_eq!(warnings(cluster).len(), 1);
+}
+
+async fn what_an_attempt_kept_for_one_that_refused_for_good_is_cleaned_up(cluster: &mut Cluster) {
+    let job = begun(cluster).await;
+    let cut = Refusal::temporary(reasons::CONNECTION_LOST, "The connection was cut.");
+    let mut first = terminated(&Report::failed(cut, None, None));
+    first["terminated"]["finishedAt"] = json!("2026-01-02T03:30:00Z");
+    cluster.pod(&job, "orders-1", &first);
+    cluster.fail(&job, wrong_password());
+    let status = cluster.reconcile::<Backup>("orders").await;
+    assert_is(&status, Phase::Running, reasons::PROGRESSING);
+    let (clean_up, _) = follow_up(cluster, &status, FollowUpPurpose::CleanUp);
+    cluster.succeed(&clean_up, Outcome::Succeeded);
+    let status = cluster.reconcile::<Backup>("orders").await;
+    assert_is(&status, Phase::Failed, reasons::AUTHENTICATION_FAILED);
 }
 
 async fn a_job_that_exceeds_its_deadline_says_so(cluster: &mut Cluster) {

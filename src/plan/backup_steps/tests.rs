@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::api::reasons;
+use crate::api::status::StepState;
 use crate::plan::backup::{self, DatabaseChoice};
 use crate::plan::backup_databases::choose_databases;
 use crate::plan::backup_findings::{Database, Server};
@@ -155,6 +156,7 @@ fn the_steps_read_as_a_plan() {
                 "schemas: {exclude: [sales]}\ncompression: {method: None}\n\
                  tables: {exclude: [{schema: sales, name: 'odd \"table\".name'}]}"
             ),
+            describe("dataFormat: Chunks\nparallelism: 1\ncompression: {method: Zstd, level: 3}"),
         ]
         .join("\n\n")
     );
@@ -202,6 +204,35 @@ fn the_default_compression_is_what_the_client_can_do() {
     };
     assert_eq!(compression(15), (CompressionMethod::Gzip, true));
     assert_eq!(compression(16), (CompressionMethod::Zstd, false));
+}
+
+#[test]
+fn chunks_are_compressed_by_zstd_whatever_the_client_can_do() {
+    let steps = |rest: &str, client: Option<Client>| {
+        let mut findings = findings(contents());
+        findings.client = client.map_or(findings.client, Ok);
+        decide(&planned(rest), &findings).unwrap()
+    };
+    let level_3 = "dataFormat: Chunks\ncompression: {method: Zstd, level: 3}";
+    for client in [None, Some(old_client())] {
+        let steps = steps(level_3, client);
+        let rows = steps.compression_of_rows();
+        assert_eq!((rows.method, rows.level), (CompressionMethod::Zstd, Some(3)));
+        assert_eq!(steps.warnings, Vec::<String>::new());
+    }
+    let old = steps(level_3, Some(old_client())).compression;
+    assert_eq!((old.method, old.level), (CompressionMethod::Gzip, None));
+}
+
+#[test]
+fn without_rows_there_are_no_chunks() {
+    let chunks = |rest: &str| decide(&planned(rest), &findings(contents())).unwrap().chunks;
+    assert_eq!(chunks("dataFormat: Chunks\nschemaOnly: true"), None);
+    let chunk_steps = ChunkSteps {
+        parallelism: 4,
+        zstd_level: 1,
+    };
+    assert_eq!(chunks("dataFormat: Chunks\ndataOnly: true"), Some(chunk_steps));
 }
 
 fn server_with(names: &[&str]) -> Vec<Database> {

@@ -58,6 +58,8 @@ fn found() -> Findings {
             server_major: 17,
             sections: Sections::All,
             archive_bytes: 4096,
+            chunks: 0,
+            chunk_bytes: 0,
             tables: 2,
             rows: 1100,
             locale: locale(),

@@ -7,9 +7,9 @@ use std::io;
 use std::net::IpAddr;
 
 use secrecy::ExposeSecret as _;
+use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
 
 use super::error::ConnectionError;
 use super::parameters::SessionKind;
@@ -24,20 +24,25 @@ const LAST_RESORT_DATABASE: &str = "template1";
 impl ConnectionSettings {
     /// Opens a session in the database that the settings name, else in the maintenance database.
     pub async fn connect(&self) -> Result<Session, ConnectionError> {
+        self.open().await
+    }
+
+    /// Opens a session of either sort.
+    pub(in crate::postgres) async fn open<L: Login>(&self) -> Result<L, ConnectionError> {
         match &self.database {
-            Some(database) => self.connect_to(database).await,
-            None => match self.connect_to(MAINTENANCE_DATABASE).await {
+            Some(database) => self.open_in(database).await,
+            None => match self.open_in(MAINTENANCE_DATABASE).await {
                 Err(ConnectionError::Login { source, .. })
                     if source.code() == Some(&SqlState::INVALID_CATALOG_NAME) =>
                 {
-                    self.connect_to(LAST_RESORT_DATABASE).await
+                    self.open_in(LAST_RESORT_DATABASE).await
                 }
                 result => result,
             },
         }
     }
 
-    async fn connect_to(&self, database: &str) -> Result<Session, ConnectionError> {
+    async fn open_in<L: Login>(&self, database: &str) -> Result<L, ConnectionError> {
         match self.others.wanted {
             SessionKind::PreferStandby => match self.search(database, SessionKind::Standby).await {
                 Err(error) if error.tries_next_host() => self.search(database, SessionKind::Any).await,
@@ -47,7 +52,7 @@ impl ConnectionSettings {
         }
     }
 
-    async fn search(&self, database: &str, wanted: SessionKind) -> Result<Session, ConnectionError> {
+    async fn search<L: Login>(&self, database: &str, wanted: SessionKind) -> Result<L, ConnectionError> {
         let mut last = ConnectionError::NoServerOfKind {
             hosts: self.location(),
             wanted: wanted.name().to_owned(),
@@ -70,12 +75,12 @@ impl ConnectionSettings {
         endpoints
     }
 
-    async fn connect_to_host(
+    async fn connect_to_host<L: Login>(
         &self,
         endpoint: &Endpoint,
         database: &str,
         wanted: SessionKind,
-    ) -> Result<Session, ConnectionError> {
+    ) -> Result<L, ConnectionError> {
         let mut last = None;
         for address in addresses(endpoint).await? {
             let attempt = Attempt {
@@ -84,12 +89,16 @@ impl ConnectionSettings {
                 address,
                 database,
             };
-            let result = match attempt.within_time().await {
-                Ok(session) if session.is_of_kind(wanted).await? => return Ok(session),
-                Ok(_) => ConnectionError::NoServerOfKind {
-                    hosts: self.location(),
-                    wanted: wanted.name().to_owned(),
-                },
+            let result = match attempt.within_time::<L>().await {
+                Ok(mut session) => {
+                    if wanted == SessionKind::Any || session.is_of_kind(wanted).await? {
+                        return Ok(session);
+                    }
+                    ConnectionError::NoServerOfKind {
+                        hosts: self.location(),
+                        wanted: wanted.name().to_owned(),
+                    }
+                }
                 Err(error) if error.tries_next_host() => error,
                 Err(error) => return Err(error),
             };
@@ -120,8 +129,20 @@ async fn addresses(endpoint: &Endpoint) -> Result<Vec<Option<IpAddr>>, Connectio
     Ok(addresses)
 }
 
+/// A session that a login ends in: over tokio-postgres, or over the protocol itself.
+pub(in crate::postgres) trait Login: Sized {
+    /// Logs in without TLS, by TCP or a Unix socket.
+    async fn plain(attempt: &Attempt<'_>) -> Result<Self, ConnectionError>;
+
+    /// Logs in with TLS.
+    async fn encrypted(attempt: &Attempt<'_>, connector: Connector) -> Result<Self, ConnectionError>;
+
+    /// Whether the server is of the wanted kind.
+    async fn is_of_kind(&mut self, wanted: SessionKind) -> Result<bool, ConnectionError>;
+}
+
 /// One attempt to reach one address.
-struct Attempt<'a> {
+pub(in crate::postgres) struct Attempt<'a> {
     settings: &'a ConnectionSettings,
     endpoint: &'a Endpoint,
     address: Option<IpAddr>,
@@ -129,7 +150,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn within_time(&self) -> Result<Session, ConnectionError> {
+    async fn within_time<L: Login>(&self) -> Result<L, ConnectionError> {
         let Some(limit) = self.settings.connect_timeout else {
             return self.by_mode().await;
         };
@@ -140,15 +161,15 @@ impl Attempt<'_> {
         tokio::time::timeout(limit, self.by_mode()).await.map_err(late)?
     }
 
-    async fn by_mode(&self) -> Result<Session, ConnectionError> {
+    async fn by_mode<L: Login>(&self) -> Result<L, ConnectionError> {
         // TLS is not spoken over Unix sockets, whatever the mode, as in libpq.
         if self.address.is_none() {
-            return self.plain().await;
+            return L::plain(self).await;
         }
         match self.settings.tls.mode {
-            TlsMode::Disable => self.plain().await,
-            TlsMode::Allow => match self.plain().await {
-                Err(refused) if is_refused_login(&refused) => match self.encrypted().await {
+            TlsMode::Disable => L::plain(self).await,
+            TlsMode::Allow => match L::plain(self).await {
+                Err(refused) if is_refused_login(&refused) => match self.encrypted::<L>().await {
                     Err(ConnectionError::Handshake {
                         source: TlsError::NotOffered { .. },
                         ..
@@ -157,46 +178,37 @@ impl Attempt<'_> {
                 },
                 result => result,
             },
-            TlsMode::Prefer => match self.encrypted().await {
-                Err(refused) if is_refused_login(&refused) => self.plain().await.map_err(|_| refused),
+            TlsMode::Prefer => match self.encrypted::<L>().await {
+                Err(refused) if is_refused_login(&refused) => L::plain(self).await.map_err(|_| refused),
                 Err(ConnectionError::Handshake {
                     source: TlsError::NotOffered { .. },
                     ..
-                }) => self.plain().await,
-                Err(failed @ ConnectionError::Handshake { .. }) => match self.plain().await {
+                }) => L::plain(self).await,
+                Err(failed @ ConnectionError::Handshake { .. }) => match L::plain(self).await {
                     // The server lets nobody in without TLS: what failed with it is the reason to show.
                     Err(refused) if is_refused_login(&refused) => Err(failed),
                     result => result,
                 },
                 result => result,
             },
-            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => self.encrypted().await,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => self.encrypted::<L>().await,
         }
     }
 
-    async fn plain(&self) -> Result<Session, ConnectionError> {
-        let mut config = self.config();
-        config.ssl_mode(SslMode::Disable);
-        match config.connect(NoTls).await {
-            Ok((client, connection)) => Ok(self.session(client, connection, false)),
-            Err(error) => Err(self.error(error, None)),
-        }
+    async fn encrypted<L: Login>(&self) -> Result<L, ConnectionError> {
+        L::encrypted(self, Connector::new(self.settings.tls.client_config()?)).await
     }
 
-    async fn encrypted(&self) -> Result<Session, ConnectionError> {
-        let connector = Connector::new(self.settings.tls.client_config()?);
+    pub(in crate::postgres) fn encrypted_config(&self) -> Config {
         let mut config = self.config();
         config.ssl_mode(SslMode::Require);
         if self.settings.tls.direct {
             config.ssl_negotiation(SslNegotiation::Direct);
         }
-        match config.connect(connector.clone()).await {
-            Ok((client, connection)) => Ok(self.session(client, connection, true)),
-            Err(error) => Err(self.error(error, Some(&connector))),
-        }
+        config
     }
 
-    fn config(&self) -> Config {
+    pub(in crate::postgres) fn config(&self) -> Config {
         let mut config = Config::new();
         config
             .host(&self.endpoint.host)
@@ -213,25 +225,32 @@ impl Attempt<'_> {
         config
     }
 
-    fn session<S, T>(
-        &self,
-        client: tokio_postgres::Client,
-        connection: tokio_postgres::Connection<S, T>,
-        encrypted: bool,
-    ) -> Session
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    /// Settings that lead to the same server again.
+    pub(super) fn pinned_settings(&self) -> ConnectionSettings {
         let endpoint = Endpoint {
             address: self.address,
             ..self.endpoint.clone()
         };
-        let settings = self.settings.pinned_to(endpoint).with_database(self.database);
-        Session::new(client, connection, settings, encrypted)
+        self.settings.pinned_to(endpoint).with_database(self.database)
     }
 
-    fn error(&self, error: tokio_postgres::Error, connector: Option<&Connector>) -> ConnectionError {
+    /// Host and port, for messages.
+    pub(in crate::postgres) fn endpoint(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    pub(in crate::postgres) fn unreachable(&self, source: io::Error) -> ConnectionError {
+        ConnectionError::Unreachable {
+            endpoint: self.endpoint(),
+            source,
+        }
+    }
+
+    pub(in crate::postgres) fn error(
+        &self,
+        error: tokio_postgres::Error,
+        connector: Option<&Connector>,
+    ) -> ConnectionError {
         let endpoint = self.endpoint.to_string();
         let identity = self.settings.tls.client.is_some();
         let login = |source| ConnectionError::Login {

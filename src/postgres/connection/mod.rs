@@ -16,10 +16,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::tls::TlsSettings;
 use crate::api::connection::TlsMode;
+pub(super) use connect::{Attempt, Login};
 pub use conninfo::ConninfoError;
 pub(crate) use conninfo::{parse as parse_conninfo, render as render_conninfo};
 pub use error::ConnectionError;
 use parameters::OtherParameters;
+pub(super) use parameters::SessionKind;
 pub use session::Session;
 
 /// Key of a Secret that names the hosts to which its password may be sent, besides those of its own `host` and `uri`:

@@ -12,7 +12,7 @@ use super::error::ConnectionError;
 
 /// Values of `target_session_attrs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum SessionKind {
+pub(in crate::postgres) enum SessionKind {
     #[default]
     Any,
     ReadWrite,
@@ -57,6 +57,21 @@ const REFUSED: &[(&[&str], &str)] = &[
 ];
 
 impl SessionKind {
+    /// What a server is asked: whether it is in recovery, and whether it takes no writes.
+    pub(in crate::postgres) const QUESTION: &str =
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+
+    /// Whether a server that answers so is of this kind.
+    pub(in crate::postgres) const fn is(self, in_recovery: bool, read_only: bool) -> bool {
+        match self {
+            Self::Any | Self::PreferStandby => true,
+            Self::ReadWrite => !read_only,
+            Self::ReadOnly => read_only,
+            Self::Primary => !in_recovery,
+            Self::Standby => in_recovery,
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Any => "any",

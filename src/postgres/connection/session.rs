@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::{AsyncMessage, Client, Connection};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ConnectionSettings;
+use super::connect::{Attempt, Login};
 use super::error::ConnectionError;
 use super::parameters::SessionKind;
 use crate::plan::Refusal;
 use crate::postgres::sqlstate;
+use crate::postgres::tls::Connector;
 
 /// Time that a dropped session has to say goodbye before its connection is cut, so that a half-read COPY ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -55,12 +58,7 @@ impl DerefMut for Session {
 }
 
 impl Session {
-    pub(super) fn new<S, T>(
-        client: Client,
-        connection: Connection<S, T>,
-        settings: ConnectionSettings,
-        encrypted: bool,
-    ) -> Self
+    fn new<S, T>(client: Client, connection: Connection<S, T>, settings: ConnectionSettings, encrypted: bool) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -127,13 +125,27 @@ impl Session {
         };
         sqlstate::refusal(error, doing, object)
     }
+}
 
-    pub(super) async fn is_of_kind(&self, wanted: SessionKind) -> Result<bool, ConnectionError> {
-        let sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
-        if wanted == SessionKind::Any {
-            return Ok(true);
+impl Login for Session {
+    async fn plain(attempt: &Attempt<'_>) -> Result<Self, ConnectionError> {
+        let mut config = attempt.config();
+        config.ssl_mode(SslMode::Disable);
+        match config.connect(NoTls).await {
+            Ok((client, connection)) => Ok(Self::new(client, connection, attempt.pinned_settings(), false)),
+            Err(error) => Err(attempt.error(error, None)),
         }
-        let row = self.client.query_one(sql, &[]).await;
+    }
+
+    async fn encrypted(attempt: &Attempt<'_>, connector: Connector) -> Result<Self, ConnectionError> {
+        match attempt.encrypted_config().connect(connector.clone()).await {
+            Ok((client, connection)) => Ok(Self::new(client, connection, attempt.pinned_settings(), true)),
+            Err(error) => Err(attempt.error(error, Some(&connector))),
+        }
+    }
+
+    async fn is_of_kind(&mut self, wanted: SessionKind) -> Result<bool, ConnectionError> {
+        let row = self.client.query_one(SessionKind::QUESTION, &[]).await;
         let row = row.map_err(|source| ConnectionError::Login {
             endpoint: self.settings.location(),
             user: self.settings.user().to_owned(),
@@ -141,14 +153,7 @@ impl Session {
             client_certificate: self.settings.tls.client.is_some(),
             source,
         })?;
-        let (in_recovery, read_only): (bool, bool) = (row.get(0), row.get(1));
-        Ok(match wanted {
-            SessionKind::Any | SessionKind::PreferStandby => true,
-            SessionKind::ReadWrite => !read_only,
-            SessionKind::ReadOnly => read_only,
-            SessionKind::Primary => !in_recovery,
-            SessionKind::Standby => in_recovery,
-        })
+        Ok(wanted.is(row.get(0), row.get(1)))
     }
 }
 

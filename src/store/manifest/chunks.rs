@@ -55,6 +55,22 @@ pub struct ChunkManifest {
     pub end_block: Option<u64>,
 }
 
+/// Sums over the chunks of a backup. A chunk that stands in several places counts once.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ChunkTotals {
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes of their COPY streams.
+    pub bytes: u64,
+    /// Bytes in the repository.
+    pub stored_bytes: u64,
+    /// Chunks among them that the repository did not have before.
+    pub new_chunks: u64,
+    /// Bytes in the repository of those.
+    pub new_bytes: u64,
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(value: &u64) -> bool {
     *value == 0

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use chunks::{ChunkManifest, ChunkedRows, RowFormat};
+pub use chunks::{ChunkManifest, ChunkTotals, ChunkedRows, RowFormat};
 pub use database::{
     DatabaseManifest, ExtensionManifest, GrantManifest, LocaleManifest, SchemaManifest, SettingManifest,
     SubscriptionManifest,
@@ -27,6 +27,7 @@ pub use server::{
     Connector, MembershipManifest, RoleManifest, RoleSettingManifest, ServerManifest, TablespaceManifest, ToolManifest,
 };
 
+pub use crate::api::backup::DataFormat;
 use crate::api::backup::{Compression, ForeignCredentials, RolePasswords, TableName, UnloggedTableData};
 use crate::api::reasons;
 use crate::plan::Refusal;
@@ -74,8 +75,11 @@ pub struct Manifest {
     pub tablespaces: Vec<TablespaceManifest>,
     /// Databases of the backup, by name.
     pub databases: Vec<DatabaseManifest>,
-    /// Every object of the backup but the manifest.
+    /// Every object that the backup has to itself, but the manifest.
     pub objects: Vec<ObjectManifest>,
+    /// Sums over the chunks of all relations, where rows are stored as chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<ChunkTotals>,
     /// Descriptive fields that could not be read.
     pub omissions: Vec<Omission>,
     /// What the reader should know.
@@ -92,16 +96,6 @@ pub struct BackupReference {
     pub name: String,
     /// Its UID.
     pub uid: String,
-}
-
-/// How the rows are stored.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-pub enum DataFormat {
-    /// In the archive of pg_dump, format custom.
-    #[default]
-    Custom,
-    /// As chunks of the repository; what is not the rows of ordinary tables is in the archive.
-    Chunks,
 }
 
 /// What was asked for.
@@ -207,6 +201,14 @@ impl Manifest {
         self.objects
             .iter()
             .find(|object| object.kind == kind && object.database.as_deref() == database)
+    }
+
+    /// Every chunk that a relation names.
+    pub fn chunks(&self) -> impl Iterator<Item = &ChunkManifest> {
+        let relations = self.databases.iter().flat_map(|database| &database.relations);
+        relations
+            .filter_map(|relation| relation.chunks.as_ref())
+            .flat_map(|rows| &rows.chunks)
     }
 
     /// Every database has its archive, and every object is of a database that is listed.

@@ -38,6 +38,7 @@ fn manifest() -> Manifest {
             ..DatabaseManifest::default()
         }],
         objects: vec![ObjectManifest::new(stored("x"), ObjectKind::Archive, Some("a b"))],
+        chunks: None,
         omissions: vec![],
         warnings: vec![],
     }

@@ -18,7 +18,7 @@ fn load_much(database: &Database<'_>) {
 }
 
 /// Does `fault` as soon as rows have gone by.
-async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
+pub async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
     let reporter = request.context.reporter.clone();
     let in_the_middle = async move {
         while reporter.status().progress.is_none_or(|progress| progress.rows < 1000) {

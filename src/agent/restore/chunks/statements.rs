@@ -1,0 +1,110 @@
+//! The SQL of loading one chunk, its note included. Pure.
+
+use crate::plan::Run;
+use crate::postgres::quote::{identifier, literal, qualified};
+use crate::store::manifest::{ChunkedRows, RowFormat};
+
+use super::destinations::Name;
+
+/// What a session begins with: the settings with which `pg_restore` runs (`_doSetFixedOutputState` in
+/// `pg_backup_archiver.c`), and those with which rows were written as text.
+pub(super) const SESSION: &str = "
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout');
+SET standard_conforming_strings = on; SET check_function_bodies = false; SET xmloption = content;
+SET client_min_messages = warning; SET row_security = off; SET DateStyle = ISO; SET IntervalStyle = postgres;
+SELECT pg_catalog.set_config('search_path', '', false)";
+
+/// The table that the notes of a table's chunks stand in: a crash of the server must empty both or none.
+pub(super) const fn notes(unlogged: bool) -> &'static str {
+    if unlogged {
+        "pgrescue.loaded_chunks_unlogged"
+    } else {
+        "pgrescue.loaded_chunks"
+    }
+}
+
+/// Begins the transaction with the note. One row comes back where the chunk is this session's to load. None where it is
+/// loaded, also by a session of an earlier attempt that is just about to commit (the statement waits for that one), or
+/// where another attempt has taken over.
+pub(super) fn begin(run: &Run, attempt: &str, relation: u32, ordinal: usize, unlogged: bool) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+         INSERT INTO {} (relation, ordinal) SELECT {relation}, {ordinal} FROM pgrescue.runs \
+             WHERE run = {} AND attempt = {} AND state = 'Started' \
+         ON CONFLICT DO NOTHING RETURNING 1",
+        notes(unlogged),
+        literal(&run.uid),
+        literal(attempt)
+    )
+}
+
+/// Whether this attempt is still the one that the database belongs to: one row where it is.
+pub(super) fn is_ours(run: &Run, attempt: &str) -> String {
+    format!(
+        "SELECT 1 FROM pgrescue.runs WHERE run = {} AND attempt = {} AND state = 'Started'",
+        literal(&run.uid),
+        literal(attempt)
+    )
+}
+
+/// Takes the rows. One query: names are read in the encoding before `SET`, rows in the one after it.
+pub(super) fn copy(destination: &Name, rows: &ChunkedRows) -> String {
+    let columns: Vec<_> = rows.columns.iter().map(|column| identifier(column)).collect();
+    // A table without columns has rows too.
+    let columns = if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", columns.join(", "))
+    };
+    let format = match rows.format {
+        RowFormat::Binary => "binary",
+        RowFormat::Text => "text",
+    };
+    format!(
+        "SET LOCAL client_encoding = {}; COPY {}{columns} FROM STDIN (FORMAT {format})",
+        literal(&rows.client_encoding),
+        qualified(&destination.0, &destination.1)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RunKind;
+
+    #[test]
+    fn the_statements_quote_every_name() {
+        let run = Run {
+            kind: RunKind::PgRestore,
+            namespace: "n".into(),
+            name: "n".into(),
+            uid: "it's".into(),
+            generation: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            deadline_seconds: None,
+        };
+        let rows = ChunkedRows {
+            format: RowFormat::Binary,
+            columns: vec!["id".into(), "a \"b\"".into()],
+            client_encoding: "LATIN1".into(),
+            chunks: Vec::new(),
+        };
+        let bare = ChunkedRows {
+            format: RowFormat::Text,
+            columns: Vec::new(),
+            ..rows.clone()
+        };
+        let table = ("s.x".into(), "t\"y".into());
+        insta::assert_snapshot!(
+            [
+                begin(&run, "1", 4711, 3, false),
+                begin(&run, "1", 4711, 3, true),
+                is_ours(&run, "1"),
+                copy(&table, &rows),
+                copy(&table, &bare),
+            ]
+            .join("\n")
+        );
+    }
+}

@@ -1,0 +1,180 @@
+//! `pgrescue snapshots | check | stats | prune`: what a storage holds, whether it is whole, and what may go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::EXIT_USAGE;
+use super::manifests::{Manifests, Resource};
+use super::outcome::{fail, print, with_sources};
+use super::repository_text as text;
+use super::run::snapshot_source;
+use crate::agent::pod::stop_on_signal;
+use crate::api::reasons;
+use crate::plan::report::{EXIT_DONE, EXIT_PERMANENT};
+use crate::plan::storage::{Place, StoragePlan};
+use crate::plan::{Refusal, storage};
+use crate::store::repository::{self, CheckLevel, PruneOptions, Repository};
+use crate::store::{self, Store};
+
+/// Which storage, and how the answer is printed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StorageArguments {
+    /// YAML file with a PgBackup, or a PgRestore and the PgBackup that it names: its storage is meant. Secrets and
+    /// ConfigMaps may stand in the same file or in another file of its folder.
+    #[arg(short = 'f', long = "filename")]
+    file: PathBuf,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Arguments of `pgrescue check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    storage: StorageArguments,
+    /// How deep: 1 looks at sizes, 2 reads and hashes every object, 3 also decodes every chunk and counts its rows.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    level: u8,
+}
+
+/// Arguments of `pgrescue prune`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PruneArguments {
+    #[command(flatten)]
+    storage: StorageArguments,
+    /// How long chunks stay that no backup needs any more, from the first prune that finds them, such as `24h`.
+    #[arg(long, default_value = "24h", value_parser = duration)]
+    grace: Duration,
+    /// Says what would be done, and changes nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(duration).map_err(|_| "a grace time is not negative".to_owned())
+}
+
+/// Prints the backups of a storage.
+pub async fn snapshots(arguments: &StorageArguments) -> i32 {
+    answer(arguments, async |store: Arc<dyn Store>| {
+        let snapshots = repository::snapshots(&*store).await?;
+        Ok((text::snapshots(&snapshots), snapshots, EXIT_DONE))
+    })
+    .await
+}
+
+/// Prints what the chunks of a storage take.
+pub async fn stats(arguments: &StorageArguments) -> i32 {
+    answer(arguments, async |store: Arc<dyn Store>| {
+        let statistics = Repository::open(store).await?.statistics().await?;
+        Ok((text::statistics(&statistics), statistics, EXIT_DONE))
+    })
+    .await
+}
+
+/// Checks the backups of a storage; damage ends with the exit code of a failure that no retry can help.
+pub async fn check(arguments: &CheckArguments) -> i32 {
+    let level = match arguments.level {
+        1 => CheckLevel::Sizes,
+        2 => CheckLevel::Hashes,
+        _ => CheckLevel::Rows,
+    };
+    answer(&arguments.storage, async |store: Arc<dyn Store>| {
+        let report = repository::check(&store, level).await?;
+        let code = if report.damages.is_empty() {
+            EXIT_DONE
+        } else {
+            EXIT_PERMANENT
+        };
+        Ok((text::check(&report), report, code))
+    })
+    .await
+}
+
+/// Deletes chunks that no backup needs.
+pub async fn prune(arguments: &PruneArguments) -> i32 {
+    let options = PruneOptions {
+        grace: arguments.grace,
+        now: Timestamp::now(),
+        silence: PruneOptions::SILENCE,
+        dry_run: arguments.dry_run,
+    };
+    answer(&arguments.storage, async |store: Arc<dyn Store>| {
+        let report = Repository::open(store).await?.prune(&options).await?;
+        Ok((text::prune(&report, options.dry_run), report, EXIT_DONE))
+    })
+    .await
+}
+
+/// Opens the storage, asks, and prints the answer. Returns the exit code.
+async fn answer<T: Serialize>(
+    arguments: &StorageArguments,
+    question: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(String, T, i32), Refusal>,
+) -> i32 {
+    let manifests = match Manifests::read(&arguments.file) {
+        Ok(manifests) => manifests,
+        Err(error) => {
+            eprintln!("error: {}", with_sources(&error));
+            return EXIT_USAGE;
+        }
+    };
+    let stop = stop_on_signal();
+    let asked = async {
+        let plan = storage_of(&manifests)?;
+        let store = store::open(&plan, &manifests.references).await?;
+        question(store).await
+    };
+    let result = tokio::select! {
+        result = asked => result,
+        () = stop.cancelled() => Err(Refusal::interrupted()),
+    };
+    match result {
+        Ok((text, value, code)) => {
+            let printed = match arguments.output {
+                Format::Text => print(&text),
+                Format::Json => print(&format!("{}\n", serde_json::json!(value))),
+            };
+            if code == EXIT_DONE { printed } else { code }
+        }
+        Err(refusal) => fail(refusal),
+    }
+}
+
+/// The storage of the first resource of the file.
+fn storage_of(manifests: &Manifests) -> Result<StoragePlan, Refusal> {
+    match manifests.resources.first() {
+        Some(Resource::Backup(backup)) => storage::plan(&backup.spec.storage, Place::Local, "spec.storage"),
+        Some(Resource::Restore(restore)) => Ok(snapshot_source(restore, &manifests.backups)?.storage),
+        None => Err(Refusal::permanent(reasons::INVALID_SPEC, "The file names no storage.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_time_is_a_duration_that_is_not_negative() {
+        assert_eq!(duration("24h"), Ok(Duration::from_hours(24)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_mins(90)));
+        assert!(duration("-1h").is_err());
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Which blocks one COPY reads, and in which order the workers take them.
+
+/// Bytes of heap in one range. A fixed multiple of blocks: rows that did not change give the same chunk again, whatever
+/// the table's size has become.
+const RANGE_BYTES: u64 = 16 << 20;
+
+/// Heap blocks from `first` up to, not including, `end`; the last range of a table is open: rows that the snapshot sees
+/// are never behind the end of the file, but nothing has to rely on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockRange {
+    /// First block.
+    pub first: u64,
+    /// Block behind the last; `None` is open.
+    pub end: Option<u64>,
+}
+
+/// What the order and the ranges of a table follow from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// Blocks of the table itself.
+    pub blocks: u64,
+    /// Blocks of what is stored out of line.
+    pub toast_blocks: u64,
+    /// Bytes in a block (`block_size`).
+    pub block_bytes: u64,
+    /// Whether its blocks can be read in ranges: a heap, on a server that has TID range scans. What has none is read as
+    /// one stream, whether the file has blocks or not.
+    pub ranges: bool,
+}
+
+/// One COPY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Place of its table in the list.
+    pub table: usize,
+    /// Its blocks; `None` is the whole table.
+    pub range: Option<BlockRange>,
+    /// Blocks to read, those out of line among them.
+    weight: u64,
+}
+
+/// Every COPY that the tables need, the largest first, so that no worker is left alone with a large one at the end. Of
+/// equal ones those of a table follow each other. A heap without blocks has no rows and needs none.
+#[must_use]
+pub fn units(tables: &[TableSize]) -> Vec<Unit> {
+    let mut units: Vec<Unit> = tables
+        .iter()
+        .enumerate()
+        .flat_map(|(at, size)| of_table(at, size))
+        .collect();
+    units.sort_by_key(|unit| std::cmp::Reverse(unit.weight));
+    units
+}
+
+fn of_table(table: usize, size: &TableSize) -> Vec<Unit> {
+    let TableSize {
+        blocks,
+        toast_blocks,
+        block_bytes,
+        ranges,
+    } = *size;
+    let whole = Unit {
+        table,
+        range: None,
+        weight: blocks + toast_blocks,
+    };
+    if !ranges {
+        return vec![whole];
+    }
+    let per_range = (RANGE_BYTES / block_bytes.max(1)).max(1);
+    match blocks.div_ceil(per_range) {
+        0 => Vec::new(),
+        1 => vec![whole],
+        count => (0..count)
+            .map(|number| {
+                let first = number * per_range;
+                let end = (number + 1 < count).then_some(first + per_range);
+                Unit {
+                    table,
+                    range: Some(BlockRange { first, end }),
+                    weight: end.unwrap_or(blocks) - first + toast_blocks / count,
+                }
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn heap(blocks: u64, toast_blocks: u64) -> TableSize {
+        TableSize {
+            blocks,
+            toast_blocks,
+            block_bytes: 8192,
+            ranges: true,
+        }
+    }
+
+    fn range(first: u64, end: Option<u64>) -> Option<BlockRange> {
+        Some(BlockRange { first, end })
+    }
+
+    fn shown(tables: &[TableSize]) -> Vec<(usize, Option<BlockRange>)> {
+        units(tables).iter().map(|unit| (unit.table, unit.range)).collect()
+    }
+
+    #[test]
+    fn a_table_is_read_in_ranges_of_2048_blocks_of_which_the_last_is_open() {
+        assert_eq!(
+            shown(&[heap(5000, 0)]),
+            [
+                (0, range(0, Some(2048))),
+                (0, range(2048, Some(4096))),
+                (0, range(4096, None))
+            ]
+        );
+        assert_eq!(shown(&[heap(2048, 0)]), [(0, None)]);
+        assert_eq!(shown(&[heap(0, 0)]), []);
+        let larger_blocks = TableSize {
+            block_bytes: 32_768,
+            ..heap(600, 0)
+        };
+        assert_eq!(
+            shown(&[larger_blocks]),
+            [(0, range(0, Some(512))), (0, range(512, None))]
+        );
+    }
+
+    #[test]
+    fn what_has_no_ranges_is_one_stream_even_where_its_file_is_empty() {
+        let stream = |blocks| TableSize {
+            ranges: false,
+            ..heap(blocks, 0)
+        };
+        assert_eq!(shown(&[stream(0), stream(90_000)]), [(1, None), (0, None)]);
+    }
+
+    #[test]
+    fn the_largest_work_comes_first_and_rows_out_of_line_count() {
+        let order: Vec<usize> = units(&[heap(10, 0), heap(4096, 0), heap(20, 9000), heap(30, 0)])
+            .iter()
+            .map(|unit| unit.table)
+            .collect();
+        assert_eq!(order, [2, 1, 1, 3, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_ranges_of_a_table_meet_without_a_gap(blocks in 1_u64..200_000, toast in 0_u64..1_000_000) {
+            let mut ranges: Vec<BlockRange> = units(&[heap(blocks, toast)]).iter().filter_map(|unit| unit.range).collect();
+            ranges.sort();
+            let mut next = Some(0);
+            for range in ranges {
+                prop_assert_eq!(next, Some(range.first));
+                next = range.end;
+            }
+            prop_assert_eq!(next, if blocks > 2048 { None } else { Some(0) });
+        }
+    }
+}

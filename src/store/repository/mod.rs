@@ -1,0 +1,85 @@
+//! The repository: chunks of rows that all backups of one storage share. Its format is published
+//! (`docs/repository-format.md`).
+//!
+//! Any number of backups write at once, and prunes run beside them. None of them waits for another, and no clock
+//! decides what is deleted; `writer` and `prune` say why that is safe.
+
+mod budget;
+mod check;
+mod condemned;
+mod config;
+mod error;
+mod frame;
+mod index;
+mod key_hash;
+mod lock;
+mod name;
+mod overview;
+mod pack;
+mod prune;
+mod read;
+mod references;
+mod row_count;
+mod sender;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+
+use super::Store;
+use config::Configuration;
+use pack::PackSizes;
+
+pub use check::{CheckLevel, CheckReport, Damage, Hurt, check};
+pub use config::FORMAT_VERSION;
+pub use error::{ChunkDamage, RepositoryError};
+pub use name::{ChunkName, InvalidChunkName};
+pub use overview::{RepositoryStatistics, SnapshotSummary, WriterSummary, snapshots};
+pub use prune::{PruneOptions, PruneReport};
+pub use writer::{StoredChunk, Writer, WriterOptions, WriterStatistics};
+
+/// A repository that is open.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    configuration: Configuration,
+    /// Key of the names of chunks.
+    key: [u8; 32],
+    pack_sizes: PackSizes,
+}
+
+impl Repository {
+    /// Opens the repository of a storage; makes `pgrescue.json` where there is none. Of several that do so at once
+    /// one wins, and the others read what it wrote.
+    pub async fn open_or_create(store: Arc<dyn Store>) -> Result<Self, RepositoryError> {
+        let found = match Configuration::find(&*store).await? {
+            Some(found) => found,
+            None => Configuration::create(&*store).await?,
+        };
+        Ok(Self::of(store, found))
+    }
+
+    /// Opens the repository of a storage.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self, RepositoryError> {
+        let found = Configuration::find(&*store).await?;
+        let found = found.ok_or_else(|| config::missing(&*store))?;
+        Ok(Self::of(store, found))
+    }
+
+    fn of(store: Arc<dyn Store>, (configuration, key): (Configuration, [u8; 32])) -> Self {
+        Self {
+            store,
+            configuration,
+            key,
+            pack_sizes: PackSizes::STANDARD,
+        }
+    }
+
+    /// The store that it lies in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}
+
+#[cfg(test)]
+mod tests;

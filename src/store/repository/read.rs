@@ -1,0 +1,93 @@
+//! Reading a chunk.
+
+use futures::TryStreamExt as _;
+
+use super::sender::blocking;
+use super::{ChunkDamage, Repository, RepositoryError, frame};
+use crate::store::manifest::ChunkManifest;
+use crate::store::{Store, StoreError};
+
+/// How often a chunk is read that does not fit its hash: the damage may have come on the way.
+const ATTEMPTS: u32 = 2;
+
+impl Repository {
+    /// The COPY stream of a chunk that a manifest names, proved: SHA-256 of what is stored, one zstd frame and nothing
+    /// behind it, the length, and the keyed hash. Memory: `stored_bytes` and `bytes` of the chunk, no more whatever
+    /// the object holds.
+    pub async fn read_chunk(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+        let mut attempt = 1;
+        loop {
+            let stored = read_stored(&*self.store, chunk).await?;
+            let (key, description) = (self.key, chunk.clone());
+            match blocking(move || frame::decode(&stored, &description, &key)).await? {
+                Ok(stream) => return Ok(stream),
+                Err(ChunkDamage::Sha256 { .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(damage) => return Err(damaged(chunk, damage)),
+            }
+        }
+    }
+}
+
+/// The bytes of a chunk as they are stored, proved by their SHA-256.
+pub(super) async fn read_proved(store: &dyn Store, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+    let mut attempt = 1;
+    loop {
+        let stored = read_stored(store, chunk).await?;
+        let description = chunk.clone();
+        let (stored, checked) = blocking(move || {
+            let checked = frame::check_sha256(&stored, &description);
+            (stored, checked)
+        })
+        .await?;
+        match checked {
+            Ok(()) => return Ok(stored),
+            Err(_) if attempt < ATTEMPTS => attempt += 1,
+            Err(damage) => return Err(damaged(chunk, damage)),
+        }
+    }
+}
+
+async fn read_stored(store: &dyn Store, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+    // zstd makes nothing longer by more: a manifest that was changed must not fill the memory with other objects.
+    let most = chunk.bytes.saturating_add(chunk.bytes / 64).saturating_add(1024);
+    let end = chunk.offset.checked_add(chunk.stored_bytes);
+    let end = end.filter(|_| chunk.stored_bytes <= most);
+    let Some(end) = end else {
+        let why = "the chunk takes more bytes in the store than its rows can need";
+        return Err(damaged(chunk, ChunkDamage::Manifest(why)));
+    };
+    let truncated = || ChunkDamage::Truncated {
+        start: chunk.offset,
+        end,
+    };
+    let explain = |error| match error {
+        StoreError::ObjectMissing { .. } => damaged(chunk, ChunkDamage::Missing),
+        StoreError::RangeOutside { .. } => damaged(chunk, truncated()),
+        StoreError::InvalidKey { .. } => damaged(chunk, ChunkDamage::Manifest("the key of the object is none")),
+        error => error.into(),
+    };
+    let mut stream = store
+        .read(&chunk.object, Some(chunk.offset..end))
+        .await
+        .map_err(explain)?;
+    let mut stored = Vec::new();
+    while let Some(bytes) = stream.try_next().await.map_err(explain)? {
+        stored.extend_from_slice(&bytes);
+        if stored.len() as u64 > chunk.stored_bytes {
+            break;
+        }
+    }
+    if stored.len() as u64 == chunk.stored_bytes {
+        Ok(stored)
+    } else {
+        Err(damaged(chunk, truncated()))
+    }
+}
+
+pub(super) fn damaged(chunk: &ChunkManifest, damage: ChunkDamage) -> RepositoryError {
+    RepositoryError::Damaged {
+        name: chunk.name.clone(),
+        object: chunk.object.clone(),
+        damage,
+    }
+}

@@ -1,0 +1,231 @@
+//! Chunks on their way to the store: hashed, compressed where they are new, packed where they are small, sent in the
+//! background, and never more bytes at once than was agreed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::budget::{Budget, Share};
+use super::frame::{self, Compressors, Frame};
+use super::index::Index;
+use super::pack::{OpenPack, SealedPack};
+use super::{ChunkName, Repository, RepositoryError};
+use crate::api::reasons;
+use crate::plan::Refusal;
+use crate::store::{self, layout};
+
+/// What the workers share.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    /// Dropped with the writer, and the uploads with it.
+    uploads: Mutex<JoinSet<()>>,
+}
+
+struct Shared {
+    repository: Arc<Repository>,
+    writer: [u8; 8],
+    compressors: Compressors,
+    budget: Budget,
+    index: Mutex<Index>,
+    pack: Mutex<OpenPack>,
+    /// Why the first object was not stored.
+    failure: Mutex<Option<Refusal>>,
+}
+
+impl Sender {
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        writer: [u8; 8],
+        index: Index,
+        zstd_level: i32,
+        bytes_in_flight: u64,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                repository,
+                writer,
+                compressors: Compressors::new(zstd_level),
+                budget: Budget::new(bytes_in_flight),
+                index: Mutex::new(index),
+                pack: Mutex::default(),
+                failure: Mutex::default(),
+            }),
+            uploads: Mutex::default(),
+        }
+    }
+
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        guard(&self.shared.index)
+    }
+
+    pub(super) async fn put(&self, stream: Vec<u8>) -> Result<(ChunkName, Vec<u8>), RepositoryError> {
+        self.shared.check()?;
+        let shared = Arc::clone(&self.shared);
+        let (name, mut stream) = blocking(move || {
+            let name = ChunkName::of(&shared.repository.key, &stream);
+            (name, stream)
+        })
+        .await?;
+        let is_new = self.index().claim(name, stream.len() as u64);
+        if is_new {
+            let claim = Claim {
+                shared: &self.shared,
+                kept: false,
+            };
+            stream = self.store(name, stream).await?;
+            claim.keep();
+        }
+        stream.clear();
+        Ok((name, stream))
+    }
+
+    /// Compresses a chunk that the repository does not have, and sends it or packs it.
+    async fn store(&self, name: ChunkName, stream: Vec<u8>) -> Result<Vec<u8>, RepositoryError> {
+        let mut share = self.shared.budget.room_for(frame::bound(stream.len())).await;
+        let shared = Arc::clone(&self.shared);
+        let (frame, stream) = blocking(move || (shared.compressors.compress(&stream), stream)).await?;
+        let frame = frame?;
+        self.shared.check()?;
+        self.index().count_new(frame.bytes.len() as u64);
+        share.reduce_to(frame.bytes.len());
+        let sizes = self.shared.repository.pack_sizes;
+        if frame.bytes.len() < sizes.small {
+            let full = guard(&self.shared.pack).add(name, &frame, share, sizes);
+            if let Some(pack) = full {
+                self.send_pack(pack);
+            }
+        } else {
+            self.send_chunk(name, frame, share);
+        }
+        Ok(stream)
+    }
+
+    fn send_chunk(&self, name: ChunkName, frame: Frame, share: Share) {
+        let Frame { bytes, sha256 } = frame;
+        let shared = Arc::clone(&self.shared);
+        let stored_bytes = bytes.len() as u64;
+        let writer = hex::encode(shared.writer);
+        let key = layout::chunk(&name.to_string(), &hex::encode(sha256), stored_bytes, &writer);
+        self.spawn(async move {
+            if shared.send(&key, bytes).await {
+                guard(&shared.index).stored(name, stored_bytes, sha256, shared.writer);
+            }
+            drop(share);
+        });
+    }
+
+    fn send_pack(&self, pack: SealedPack) {
+        let SealedPack {
+            bytes,
+            sha256,
+            chunks,
+            share,
+        } = pack;
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            let key = layout::pack(&sha256, &hex::encode(shared.writer));
+            if shared.send(&key, bytes).await {
+                guard(&shared.index).stored_pack(key, &chunks);
+            }
+            drop(share);
+        });
+    }
+
+    fn spawn(&self, upload: impl Future<Output = ()> + Send + 'static) {
+        let mut uploads = guard(&self.uploads);
+        while uploads.try_join_next().is_some() {}
+        uploads.spawn(upload);
+    }
+
+    pub(super) async fn flush(&self) -> Result<(), RepositoryError> {
+        let last = guard(&self.shared.pack).seal();
+        if let Some(pack) = last {
+            self.send_pack(pack);
+        }
+        loop {
+            let mut uploads = std::mem::take(&mut *guard(&self.uploads));
+            if uploads.is_empty() {
+                break;
+            }
+            while uploads.join_next().await.is_some() {}
+        }
+        self.shared.check()?;
+        if self.index().has_pending() {
+            return Err(RepositoryError::NotStored(given_up()));
+        }
+        Ok(())
+    }
+
+    /// Ends the uploads that are under way.
+    pub(super) fn stop(&self) {
+        guard(&self.uploads).abort_all();
+    }
+}
+
+impl Shared {
+    /// Whether everything went well until now.
+    fn check(&self) -> Result<(), RepositoryError> {
+        match &*guard(&self.failure) {
+            Some(refusal) => Err(RepositoryError::NotStored(refusal.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, refusal: Refusal) {
+        guard(&self.failure).get_or_insert(refusal);
+    }
+
+    /// Stores an object under a key that nobody else writes. `false` where it failed; the next call of a worker says
+    /// why.
+    async fn send(&self, key: &str, bytes: Vec<u8>) -> bool {
+        match store::put(&*self.repository.store, key, Bytes::from(bytes)).await {
+            Ok(_) => true,
+            Err(error) => {
+                self.fail(error.into());
+                false
+            }
+        }
+    }
+}
+
+/// A chunk that a worker has taken on. A worker that goes away before it is handed over leaves it missing, and another
+/// worker may have been told that it is there: so the whole backup fails.
+struct Claim<'a> {
+    shared: &'a Shared,
+    kept: bool,
+}
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.shared.fail(given_up());
+        }
+    }
+}
+
+fn given_up() -> Refusal {
+    Refusal::temporary(
+        reasons::STORE_FAILED,
+        "A chunk was given up before it was stored, so the backup cannot be whole.",
+    )
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hashing and compressing keep a processor busy for milliseconds: not on a thread that serves sockets.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RepositoryError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(RepositoryError::WorkLost)
+}

@@ -1,0 +1,147 @@
+//! Changes of definitions and rows while chunks are read: one consistent moment, or no backup.
+
+use std::time::Duration;
+
+use pgrescue::api::reasons;
+use pgrescue::api::status::FailureClass;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::reassemble::restore;
+use super::{Objects, chunks, load_ranges};
+use crate::backup::{Request, in_bucket, in_folder, new_bucket, request, s3};
+use crate::parts::{Database, PostgresServer};
+
+/// Waits until rows have gone by and pg_dump, whose locks come first, has ended.
+async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
+    let client = source.server.connect(&source.name).await;
+    let until = Instant::now() + Duration::from_mins(1);
+    loop {
+        let rows = request
+            .context
+            .reporter
+            .status()
+            .progress
+            .map_or(0, |progress| progress.rows);
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pg_dump'";
+        let dumps: i64 = client.query_one(sql, &[]).await.expect("counted").get(0);
+        if rows > 0 && dumps == 0 {
+            return;
+        }
+        assert!(Instant::now() < until, "the backup reads rows");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The change is made in the middle, and has to wait until the backup has ended.
+async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
+    let server = PostgresServer::shared(major);
+    let source = server.create_database("changing");
+    load_ranges(&source, "big", 12);
+    let content = source.content();
+    let bucket = new_bucket();
+    let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
+    let changer = server.connect(&source.name).await;
+    let changing = async {
+        rows_alone_are_read(&request, &source).await;
+        let progress = request.context.reporter.status().progress.expect("progress");
+        changer.batch_execute(change).await.expect("changed");
+        progress.rows
+    };
+    let (ended, rows_before) = tokio::join!(request.run(), changing);
+    ended.artifact();
+    let rows = 12 * 2048 * 4 + 100;
+    assert!(rows_before < rows, "the change came in the middle: {rows_before} rows");
+    assert_eq!(source.psql(after), "t", "the change was made in the end");
+    let objects = Objects::of_bucket(&bucket);
+    let manifest = objects.manifest(&request.snapshot());
+    assert_eq!(manifest.databases[0].rows, rows);
+    let target = server.create_database_with("restored", "TEMPLATE template0");
+    let client = manifest.tools.client_major;
+    restore(&objects, &request.snapshot(), &source.name, &target, client).await;
+    content.assert_same(&target.content());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_that_waits_for_the_tables_leaves_the_backup_whole() {
+    is_backed_up_as_before(16, "TRUNCATE big", "SELECT NOT EXISTS (SELECT FROM big)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_that_waits_for_the_tables_leaves_the_backup_whole() {
+    let change = "ALTER TABLE big ALTER id TYPE bigint";
+    let after =
+        "SELECT atttypid = 'int8'::regtype FROM pg_attribute WHERE attrelid = 'big'::regclass AND attname = 'id'";
+    is_backed_up_as_before(18, change, after).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("lost_locks");
+    load_ranges(&source, "big", 12);
+    let bucket = new_bucket();
+    let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
+    let changing = async {
+        rows_alone_are_read(&request, &source).await;
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND state = 'idle in transaction'; TRUNCATE big";
+        let changer = server.connect(&source.name).await;
+        changer.batch_execute(sql).await.expect("truncated");
+    };
+    let (ended, ()) = tokio::join!(request.run(), changing);
+    let refusal = ended.refusal();
+    assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
+    let expected = [reasons::CONNECTION_LOST, reasons::DEFINITIONS_CHANGED];
+    assert!(expected.contains(&refusal.reason.as_str()), "{refusal:?}");
+    let keys = s3().keys(&bucket);
+    assert!(
+        keys.iter()
+            .all(|key| !key.contains("/snapshots/") && !key.contains("/locks/")),
+        "{keys:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_meanwhile_is_in_no_part_of_the_backup() {
+    let server = PostgresServer::shared(15);
+    let source = server.create_database("written");
+    load_ranges(&source, "big", 6);
+    source.psql("CREATE TABLE account (id int PRIMARY KEY, amount int); INSERT INTO account SELECT i, 100 FROM generate_series(1, 500) i; \
+                 ALTER TABLE big ADD COLUMN amount int; UPDATE big SET amount = 0 WHERE id <= 500; ANALYZE");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let request = request(&source, in_folder(folder.path()), chunks(json!({"parallelism": 3})));
+    let (stop, writer) = (
+        tokio_util::sync::CancellationToken::new(),
+        server.connect(&source.name).await,
+    );
+    // Each transaction moves an amount from one table to the other: in every moment the sum is the same.
+    let writing = async {
+        let mut moved = 0;
+        while !stop.is_cancelled() {
+            let id = moved % 500 + 1;
+            let sql = format!(
+                "BEGIN; UPDATE account SET amount = amount - 1 WHERE id = {id}; \
+                 UPDATE big SET amount = amount + 1 WHERE id = {id}; COMMIT"
+            );
+            writer.batch_execute(&sql).await.expect("moved");
+            moved += 1;
+        }
+        moved
+    };
+    let backing_up = async {
+        let ended = request.run().await;
+        stop.cancel();
+        ended
+    };
+    let (ended, moved) = tokio::join!(backing_up, writing);
+    ended.artifact();
+    assert!(moved > 10, "{moved}");
+    let target = server.create_database_with("restored", "TEMPLATE template0");
+    let objects = Objects(folder.path().to_owned());
+    restore(&objects, &request.snapshot(), &source.name, &target, 15).await;
+    let sum = "SELECT (SELECT sum(amount) FROM account) + (SELECT sum(amount) FROM big)";
+    assert_eq!(target.psql(sum), "50000");
+    assert_eq!(target.psql("SELECT count(DISTINCT id) = count(*) FROM big"), "t");
+}
