@@ -278,14 +278,17 @@ pub(super) fn artifact_of(manifest: &Manifest, bytes: &[u8], location: &str) -> 
     let objects: u64 = manifest.objects.iter().map(|object| object.size).sum();
     let own = objects + bytes.len() as u64;
     let chunks = manifest.chunks.unwrap_or_default();
+    let total = own + chunks.stored_bytes;
+    let reused = chunks.stored_bytes.saturating_sub(chunks.new_bytes);
     Artifact {
         snapshot: manifest.snapshot.clone(),
         location: format!(
             "{location}/{}",
             layout::snapshot_prefix(&manifest.snapshot).trim_end_matches('/')
         ),
-        bytes: own + chunks.stored_bytes,
+        bytes: total,
         new_bytes: Some(own + chunks.new_bytes),
+        reused_percent: u8::try_from(reused * 100 / total.max(1)).ok(),
         rows: manifest.databases.iter().map(|database| database.rows).sum(),
         databases: manifest
             .databases

@@ -357,6 +357,7 @@ fn sentence(artifact: &Artifact) -> String {
         location,
         bytes,
         new_bytes,
+        reused_percent: _,
         rows,
         databases,
         manifest_sha256: _,
