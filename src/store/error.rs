@@ -261,6 +261,16 @@ pub enum StoreError {
         /// S3's error code.
         code: String,
     },
+    /// What arrived at the store is not what was sent, also after retries.
+    #[error("{object} arrives damaged at store {endpoint} ({code})")]
+    DamagedOnTheWay {
+        /// URL of the endpoint.
+        endpoint: String,
+        /// Full location.
+        object: String,
+        /// S3's error code.
+        code: String,
+    },
     /// Another answer of the store.
     #[error("store {endpoint} refused to {action} {object} (HTTP {status}, {code}{message})")]
     Rejected {
@@ -331,6 +341,7 @@ impl StoreError {
             | Self::Unavailable { .. }
             | Self::CredentialsExpired { .. }
             | Self::ClockSkewed { .. }
+            | Self::DamagedOnTheWay { .. }
             | Self::Client { .. }
             | Self::FileSystem { .. } => true,
             Self::Reference(error) => error.is_missing(),
@@ -366,6 +377,7 @@ impl StoreError {
             | Self::RangeOutside { .. }
             | Self::ClockSkewed { .. }
             | Self::Unavailable { .. }
+            | Self::DamagedOnTheWay { .. }
             | Self::Rejected { .. }
             | Self::Client { .. }
             | Self::FileSystem { .. } => reasons::STORE_FAILED,
@@ -392,6 +404,7 @@ impl StoreError {
             | Self::CredentialsMissing { object, .. }
             | Self::Full { object, .. }
             | Self::Unavailable { object, .. }
+            | Self::DamagedOnTheWay { object, .. }
             | Self::Rejected { object, .. }
             | Self::Client { object, .. }
             | Self::FileSystem { object, .. } => Some(object.clone()),
@@ -465,6 +478,9 @@ impl StoreError {
             Self::ClockSkewed { .. } => "Set the clocks of the nodes and of the store by NTP.".into(),
             Self::Full { .. } => "Make room, or raise the quota, then run again under a new name.".into(),
             Self::Unavailable { .. } => "Look at the store's own health; a later attempt may succeed.".into(),
+            Self::DamagedOnTheWay { .. } => {
+                "Look for what changes bytes between the Job and the store; a later attempt may succeed.".into()
+            }
             Self::Rejected { .. } => "Look the code up in the documentation of the store.".into(),
             Self::FileSystem { .. } => "Check the volume or the disk.".into(),
             Self::InvalidCaBundle { .. } => {

@@ -7,12 +7,16 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::operation::upload_part::UploadPartError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -21,6 +25,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::failure::DAMAGED_ON_THE_WAY;
 use crate::plan::references::{S3_ACCESS_KEY, S3_SECRET_KEY};
 use crate::plan::storage::S3Plan;
 use crate::references::{ReferenceError, References};
@@ -74,6 +79,7 @@ impl Clients {
             .behavior_version(BehaviorVersion::latest())
             .region(region.clone())
             .force_path_style(plan.force_path_style)
+            .retry_classifier(Damaged)
             .http_client(http_client(plan, references).await?)
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled()
@@ -112,6 +118,32 @@ impl Clients {
 pub(super) fn timeout_for(bytes: u64) -> aws_sdk_s3::config::Builder {
     let timeout = ATTEMPT + Duration::from_secs(bytes / (64 * 1024));
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
+}
+
+/// Sends again what the store says arrived damaged; the SDK takes that for a fault of the request.
+#[derive(Debug)]
+struct Damaged;
+
+impl ClassifyRetry for Damaged {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err);
+        let Some(error) = error.and_then(|error| error.as_operation_error()) else {
+            return RetryAction::NoActionIndicated;
+        };
+        let code = error
+            .downcast_ref()
+            .and_then(PutObjectError::code)
+            .or_else(|| error.downcast_ref().and_then(UploadPartError::code));
+        if code.is_some_and(|code| DAMAGED_ON_THE_WAY.contains(&code)) {
+            RetryAction::transient_error()
+        } else {
+            RetryAction::NoActionIndicated
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "damaged on the way"
+    }
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), StoreError> {

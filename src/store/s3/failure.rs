@@ -12,6 +12,14 @@ use super::Place;
 use crate::store::StoreError;
 use crate::store::error::ConnectionFailure;
 
+/// Codes of a store that found another checksum or another length than it was told: the request is good.
+pub(super) const DAMAGED_ON_THE_WAY: [&str; 4] = [
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+];
+
 /// An answer of the store that is an error.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
@@ -136,6 +144,7 @@ fn from_answer(place: &Place, action: &'static str, key: Option<&str>, answer: A
             _,
         )
         | (_, 507) => StoreError::Full { object, code: shown },
+        (damaged, _) if DAMAGED_ON_THE_WAY.contains(&damaged) => StoreError::DamagedOnTheWay { endpoint, object, code },
         ("AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "InvalidObjectState", _) | ("", 403) => {
             StoreError::AccessDenied {
                 object,
@@ -316,6 +325,7 @@ mod tests {
             ("", 400),
             ("", 200),
             ("EntityTooLarge", 400),
+            ("BadDigest", 400),
         ]
         .into_iter()
         .map(|(code, status)| {
