@@ -5,6 +5,7 @@ mod choices;
 mod chunks;
 mod definitions;
 mod faults;
+mod object_lock;
 mod refusals;
 mod retries;
 mod round_trip;

@@ -47,7 +47,7 @@ fn content() -> &'static Content {
 }
 
 /// A backup of the source with rows as chunks, into a bucket behind an endpoint.
-fn backup(endpoint: &str, bucket: &str) -> backup::Request {
+fn backup_through(endpoint: &str, bucket: &str) -> backup::Request {
     backup_into(in_bucket_of(endpoint, bucket))
 }
 

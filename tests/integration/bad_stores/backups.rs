@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use pgrescue::api::reasons;
 
 use super::{
-    FAILED, ROWS, backup, backup_into, holds_no_backup, is_permanent, is_temporary, is_whole, open, proxy, source,
-    stores_rows,
+    FAILED, ROWS, backup_into, backup_through, holds_no_backup, is_permanent, is_temporary, is_whole, open, proxy,
+    source, stores_rows,
 };
 use crate::backup::{in_bucket, in_folder, new_bucket, s3};
 use crate::parts::{Fault, Toxiproxy};
@@ -30,7 +30,7 @@ async fn a_store_that_answers_500_for_a_while_costs_a_backup_time_alone() {
         let (status, code) = stores_rows(request).then(|| answers.next()).flatten()?;
         Some(Fault::Answer(status, code))
     });
-    let request = backup(&proxy.endpoint, &bucket);
+    let request = backup_through(&proxy.endpoint, &bucket);
     assert_eq!(request.run().await.artifact().rows, ROWS);
     assert_eq!(proxy.faults(), 10);
     is_whole(&request.plan.storage).await;
@@ -40,7 +40,7 @@ async fn a_store_that_answers_500_for_a_while_costs_a_backup_time_alone() {
 async fn a_store_that_answers_500_for_ever_fails_the_backup_as_temporary_and_the_next_attempt_ends_well() {
     let (bucket, proxy) = (new_bucket(), proxy());
     proxy.always(Fault::Answer(500, "InternalError"), stores_rows);
-    let request = backup(&proxy.endpoint, &bucket);
+    let request = backup_through(&proxy.endpoint, &bucket);
     let ended = request.run().await;
     is_temporary(ended.refusal(), FAILED);
     assert!(ended.refusal().message.contains("500"), "{:?}", ended.refusal());
@@ -59,7 +59,7 @@ async fn a_store_that_answers_500_for_ever_fails_the_backup_as_temporary_and_the
 async fn a_connection_that_is_cut_in_the_middle_of_a_chunk_costs_a_backup_time_alone() {
     let (bucket, proxy) = (new_bucket(), proxy());
     proxy.first(6, Fault::CutUpload, stores_rows);
-    let request = backup(&proxy.endpoint, &bucket);
+    let request = backup_through(&proxy.endpoint, &bucket);
     assert_eq!(request.run().await.artifact().rows, ROWS);
     assert_eq!(proxy.faults(), 6);
     is_whole(&request.plan.storage).await;
@@ -69,7 +69,7 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_chunk_costs_a_backup_time_a
 async fn bytes_that_change_on_the_way_to_the_store_are_sent_again() {
     let (bucket, proxy) = (new_bucket(), proxy());
     proxy.first(3, Fault::FlipUpload, stores_rows);
-    let request = backup(&proxy.endpoint, &bucket);
+    let request = backup_through(&proxy.endpoint, &bucket);
     assert_eq!(request.run().await.artifact().rows, ROWS);
     assert_eq!(proxy.faults(), 3);
     is_whole(&request.plan.storage).await;
@@ -80,7 +80,7 @@ async fn a_store_that_slows_to_a_crawl_for_a_moment_costs_a_backup_time_alone() 
     let (bucket, toxiproxy) = (new_bucket(), Toxiproxy::start());
     let slow = toxiproxy.proxy(s3().port);
     slow.add_toxic("bandwidth", &["rate=10"], true); // kilobytes a second: a chunk would take minutes
-    let request = backup(&format!("http://127.0.0.1:{}", slow.port), &bucket);
+    let request = backup_through(&format!("http://127.0.0.1:{}", slow.port), &bucket);
     let faster = async {
         tokio::time::sleep(Duration::from_secs(3)).await; // how long the store is slow
         tokio::task::block_in_place(|| slow.remove_toxic("bandwidth"));
@@ -100,7 +100,7 @@ async fn rights_that_are_lost_half_way_end_the_backup_with_what_is_missing() {
             let denied = stored > 1 && ["PUT", "POST", "DELETE"].contains(&request.method.as_str());
             denied.then_some(Fault::Answer(403, "AccessDenied"))
         });
-        let request = backup(&proxy.endpoint, &bucket);
+        let request = backup_through(&proxy.endpoint, &bucket);
         let ended = request.run().await;
         is_permanent(ended.refusal(), reasons::STORE_ACCESS_DENIED);
         assert!(
@@ -128,7 +128,7 @@ async fn a_clock_that_is_wrong_by_a_day_is_named_before_anything_is_done() {
         let wrong = Timestamp::now() + SignedDuration::from_hours(hours);
         let date = wrong.strftime("%Y%m%dT%H%M%SZ").to_string();
         proxy.always(Fault::Header("x-amz-date", date), |_| true);
-        let request = backup(&proxy.endpoint, &bucket);
+        let request = backup_through(&proxy.endpoint, &bucket);
         let ended = request.run().await;
         let refusal = ended.refusal();
         is_temporary(refusal, FAILED);

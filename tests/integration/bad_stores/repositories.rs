@@ -2,7 +2,7 @@
 
 use pgrescue::api::reasons;
 
-use super::{backup, content, is_permanent};
+use super::{backup_through, content, is_permanent};
 use crate::backup::{new_bucket, s3};
 use crate::parts::{PostgresServer, S3Server};
 use crate::restore;
@@ -35,7 +35,7 @@ async fn a_repository_of_another_kind_or_a_newer_format_gets_no_backup() {
     let bucket = new_bucket();
     for (other, reason) in OTHERS {
         put(&bucket, "pgrescue.json", other.as_bytes()).await;
-        let request = backup(&s3().endpoint, &bucket);
+        let request = backup_through(&s3().endpoint, &bucket);
         let ended = request.run().await;
         is_permanent(ended.refusal(), reason);
         assert!(ended.refusal().hint.is_some(), "{:?}", ended.refusal());
@@ -47,7 +47,7 @@ async fn a_repository_of_another_kind_or_a_newer_format_gets_no_backup() {
 #[test]
 fn a_repository_of_another_kind_or_a_newer_format_is_not_restored_from() {
     let bucket = new_bucket();
-    let backup = backup(&s3().endpoint, &bucket);
+    let backup = backup_through(&s3().endpoint, &bucket);
     let runtime = restore::runtime();
     let ended = runtime.block_on(backup.run());
     let artifact = ended.artifact();

@@ -9,7 +9,7 @@ use pgrescue::plan::report::Failed;
 use pgrescue::plan::storage::StoragePlan;
 use serde_json::{Value, json};
 
-use super::{FAILED, ROWS, backup, content, is_permanent, is_temporary, proxy, reads_rows, source};
+use super::{FAILED, ROWS, backup_through, content, is_permanent, is_temporary, proxy, reads_rows, source};
 use crate::backup::{self, Objects, new_bucket, s3, s3_keys};
 use crate::parts::{Database, Fault, PostgresServer, S3Server, Toxiproxy};
 use crate::restore::{self, runtime};
@@ -19,7 +19,7 @@ use crate::whole::source_of;
 fn stored() -> &'static (backup::Request, String) {
     static STORED: OnceLock<(backup::Request, String)> = OnceLock::new();
     STORED.get_or_init(|| {
-        let request = backup(&s3().endpoint, &new_bucket());
+        let request = backup_through(&s3().endpoint, &new_bucket());
         let ended = runtime().block_on(request.run());
         let sha256 = ended.artifact().manifest_sha256.clone();
         (request, sha256)
@@ -202,7 +202,7 @@ fn a_clock_that_is_wrong_by_a_day_is_named_before_anything_is_made() {
 #[test]
 fn a_manifest_that_was_edited_with_care_is_told_by_its_hash() {
     let bucket = new_bucket();
-    let backup = backup(&s3().endpoint, &bucket);
+    let backup = backup_through(&s3().endpoint, &bucket);
     let ended = runtime().block_on(backup.run());
     let sha256 = &ended.artifact().manifest_sha256;
     let key = format!("team/a/snapshots/{}/manifest.json", backup.snapshot());
