@@ -85,7 +85,7 @@ pub struct S3Storage {
     pub object_lock: Option<ObjectLock>,
 }
 
-/// Server-side encryption.
+/// Server-side encryption of every object. Left out: what the bucket does by default.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum ServerSideEncryption {
     /// Keys of the store (SSE-S3).

@@ -8,8 +8,8 @@ use pgrescue::agent::backup::delete_artifact;
 use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
 use pgrescue::plan::report::Failed;
+use pgrescue::store;
 use pgrescue::store::repository::{PruneOptions, PruneReport, Repository};
-use pgrescue::store::{self};
 use serde_json::{Value, json};
 
 use super::{Request, in_bucket_of, request, s3};
@@ -205,7 +205,8 @@ async fn a_locked_backup_is_not_deleted_and_a_prune_leaves_locked_chunks_for_lat
         );
     }
     let client = S3Server::client(&server.endpoint);
-    for key in server.keys(BUCKET).into_iter().filter(|key| key.contains("/chunks/")) {
+    let of_rows = |key: &String| key.contains("/chunks/") || key.contains("/packs/");
+    for key in server.keys(BUCKET).into_iter().filter(of_rows) {
         // This server lets a retention be made shorter.
         let soon = Timestamp::now() + Duration::from_secs(2);
         let retention = aws_sdk_s3::types::ObjectLockRetention::builder()

@@ -1,6 +1,7 @@
 //! What lies where a repository should be.
 
 use pgrescue::api::reasons;
+use pgrescue::store::repository::{CheckLevel, check};
 
 use super::{backup_through, content, is_permanent};
 use crate::backup::{new_bucket, s3};
@@ -77,4 +78,33 @@ fn a_repository_of_another_kind_or_a_newer_format_is_not_restored_from() {
     runtime.block_on(put(&bucket, "pgrescue.json", &good));
     request().succeed();
     content().assert_same(&target.content());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_on_the_disk_of_the_store_is_named_by_a_check() {
+    let bucket = new_bucket();
+    let request = backup_through(&s3().endpoint, &bucket);
+    request.run().await.artifact();
+    for key in s3()
+        .keys(&bucket)
+        .iter()
+        .filter(|key| key.contains("/chunks/") || key.contains("/archive.dump"))
+    {
+        let path = s3().bucket_folder(&bucket).join(key);
+        let file = std::fs::OpenOptions::new().write(true).open(path).expect("it is there");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 1000).expect("it is ours");
+    }
+    let store = super::open(&request.plan.storage).await;
+    let report = check(&store, CheckLevel::Sizes).await.expect("it can be checked");
+    assert_eq!(report.damages, [], "the sizes are right");
+    for level in [CheckLevel::Hashes, CheckLevel::Rows] {
+        let report = check(&store, level).await.expect("it can be checked");
+        assert_eq!(report.damages.len(), 5, "{report:?}");
+        let hurts = report.damages.iter().flat_map(|damage| &damage.hurts);
+        let mut tables: Vec<_> = hurts.flat_map(|hurt| hurt.tables.clone()).collect();
+        tables.sort();
+        let name = &super::source().name;
+        let expected = ["large_0", "large_1", "large_2", "large_3"];
+        assert_eq!(tables, expected.map(|table| format!("{name}.public.{table}")));
+    }
 }
