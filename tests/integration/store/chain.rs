@@ -231,3 +231,62 @@ async fn the_bucket_stands_in_the_host_name_or_in_the_path_and_a_proxy_is_used()
     ];
     assert_eq!(asked, expected);
 }
+
+#[tokio::test]
+#[ignore = "run by the test below, with a proxy in its environment"]
+async fn finds_no_credentials() {
+    let store = open_plan(plan()).await.expect("a plan");
+    let error = store.check_access(false).await.expect_err("nobody gives credentials");
+    assert!(
+        matches!(error, store::StoreError::CredentialsMissing { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_role_is_asked_for_through_the_proxy_and_the_metadata_of_a_pod_is_not() {
+    let proxy = FaultyProxy::start(1);
+    proxy.always(Fault::Answer(403, "AccessDenied"), |_| true);
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = file(folder.path(), "token", "canary-identity");
+    let (service, asked) = credentials_service().await;
+    let container = format!("{service}/v1/credentials");
+    let proxies = [
+        ("HTTPS_PROXY", proxy.endpoint.as_str()),
+        ("HTTP_PROXY", &proxy.endpoint),
+        ("NO_PROXY", "s3.test"),
+    ];
+    let role = [
+        ("AWS_ROLE_ARN", ROLE),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
+        ("AWS_ENDPOINT_URL_STS", "https://sts.example.invalid"),
+    ];
+    run(
+        "finds_no_credentials",
+        "http://s3.test:1",
+        &[proxies.as_slice(), &role].concat(),
+    )
+    .await;
+    let requests = proxy.requests();
+    assert!(!requests.is_empty());
+    for request in &requests {
+        assert_eq!(
+            (request.method.as_str(), request.path()),
+            ("CONNECT", "sts.example.invalid:443")
+        );
+    }
+    let pod = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token),
+    ];
+    let s3 = server();
+    let environment = [
+        &proxies[..1],
+        &[("NO_PROXY", "127.0.0.1"), ("AWS_REGION", S3Server::REGION)],
+        &pod,
+    ]
+    .concat();
+    run("writes_and_reads", &s3.endpoint, &environment).await;
+    assert_eq!(asked.lock().expect("nobody panicked").len(), 1);
+    assert_eq!(proxy.requests().len(), requests.len());
+}
