@@ -10,6 +10,7 @@ use super::artifact::check_objects;
 use super::chunks::StoredRows;
 use super::dump::StoredArchive;
 use super::exporter::Exporter;
+use super::object_lock;
 use crate::agent::progress::Reporter;
 use crate::api::reasons;
 use crate::api::status::Artifact;
@@ -19,7 +20,8 @@ use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
     BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind,
-    ObjectManifest, Omission, RelationManifest, RoleSettingManifest, SelectionManifest, ToolManifest,
+    ObjectLockManifest, ObjectManifest, Omission, RelationManifest, RoleSettingManifest, SelectionManifest,
+    ToolManifest,
 };
 use crate::store::repository::{Writer, WriterStatistics};
 use crate::store::{self, StoredObject, layout};
@@ -178,6 +180,7 @@ pub(super) async fn commit(
         )
         .hint("Check that nothing else writes to or deletes from the storage; the next attempt comes by itself."));
     }
+    object_lock::lock(run.store.as_ref(), &manifest).await?;
     let bytes = manifest.to_bytes()?;
     let artifact = artifact_of(&manifest, &bytes, &run.store.location());
     match writer {
@@ -265,6 +268,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         memberships,
         role_settings,
         tablespaces,
+        object_lock: run.store.retention().map(ObjectLockManifest::from),
         databases: described,
         objects,
         chunks: None,

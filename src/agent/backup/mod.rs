@@ -12,6 +12,7 @@ mod exporter;
 mod findings;
 mod globals;
 mod manifest;
+mod object_lock;
 mod pg_dump;
 mod pre_data;
 mod relations;
@@ -127,7 +128,7 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
         tools,
     } = findings::gather(plan, &settings, &context.client_tools).await?;
     let steps = backup_steps::decide(plan, &findings)?;
-    let store = store::open(&plan.storage, references).await?;
+    let store = store::open_for_backup(&plan.storage, references).await?;
     store.check_access(true).await?;
     if steps.chunks.is_some() {
         announcement::check_repository(&store).await?;

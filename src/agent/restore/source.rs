@@ -325,7 +325,16 @@ async fn open(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Archiv
     ArchiveReader::open(StreamReader::new(verified)).await
 }
 
+/// Reads the table of contents, a second time where the bytes are not those that were stored: they may have changed on
+/// the way.
 async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
+    match try_read_toc(store, archive).await {
+        Err(refusal) if refusal.reason == reasons::OBJECT_CHANGED => try_read_toc(store, archive).await,
+        read => read,
+    }
+}
+
+async fn try_read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
     let refusal = |error| archive_refusal(error, archive);
     let mut reader = open(store, archive).await.map_err(refusal)?;
     if archive.size <= READ_AHEAD_BYTES {

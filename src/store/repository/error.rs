@@ -4,6 +4,7 @@ use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::refusal::sentence;
 use crate::store::StoreError;
+use crate::store::error::Change;
 
 use super::config::FORMAT_VERSION;
 
@@ -103,6 +104,9 @@ pub enum ChunkDamage {
         /// Byte behind its last.
         end: u64,
     },
+    /// The store gave other bytes than it keeps, or keeps others than it was given.
+    #[error("{0}")]
+    Changed(Change),
     /// The stored bytes are others.
     #[error("its SHA-256 was {expected} and is {found}")]
     Sha256 {
