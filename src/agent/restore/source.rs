@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::{chunk_objects, identity};
@@ -321,16 +322,25 @@ async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -
         })
 }
 
+/// The bytes of an archive, decrypted; their size and SHA-256 are checked at their end.
+pub(in crate::agent) async fn archive_bytes(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<impl AsyncRead + Unpin + Send + use<>, ArchiveError> {
+    let to_io = |error: StoreError| std::io::Error::other(error);
+    let content = encryption::content(store, archive, identities)
+        .await
+        .map_err(|error| ArchiveError::Read(to_io(error)))?;
+    Ok(StreamReader::new(content.map_err(to_io)))
+}
+
 async fn open(
     store: &dyn Store,
     archive: &ObjectManifest,
     identities: Option<&Arc<Identities>>,
 ) -> Result<ArchiveReader, ArchiveError> {
-    let to_io = |error: StoreError| std::io::Error::other(error);
-    let content = encryption::content(store, archive, identities)
-        .await
-        .map_err(|error| ArchiveError::Read(to_io(error)))?;
-    ArchiveReader::open(StreamReader::new(content.map_err(to_io))).await
+    ArchiveReader::open(archive_bytes(store, archive, identities).await?).await
 }
 
 async fn read_toc(
