@@ -22,6 +22,7 @@ mod client_programs;
 mod command_line;
 mod connection;
 mod docs;
+mod encryption;
 mod foreign_rewrite;
 mod parts_are_real;
 mod repository;

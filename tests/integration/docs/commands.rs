@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::blocks::{Block, Home, blocks};
-use crate::parts::{Database, NEWEST_CLIENT, PASSWORD, PostgresServer, S3Server, SUPERUSER, client_folder};
+use crate::parts::{
+    Database, NEWEST_CLIENT, PASSWORD, PostgresServer, S3Server, SUPERUSER, client_folder, shell_tools,
+};
 
 /// Each page has a folder with the files that it shows; its commands run there in the page's order, with the servers
 /// in the environment variables that its manifests use.
@@ -60,6 +62,7 @@ fn run_block(
             .expect("a folder")
             .to_owned(),
         client_folder(NEWEST_CLIENT),
+        shell_tools(),
     ];
     let path = env::join_paths(
         programs

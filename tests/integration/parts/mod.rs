@@ -75,6 +75,12 @@ pub fn rclone() -> PathBuf {
     cache().join("rclone/rclone")
 }
 
+/// The folder with `zstd`, `age` and `jq`, which a restore by hand needs.
+pub fn shell_tools() -> PathBuf {
+    install("shell-tools");
+    cache().join("shell-tools/bin")
+}
+
 /// The folder with the client programs of a major version (14 and later), for `--pg-bin-dir`.
 pub fn client_folder(major: u32) -> PathBuf {
     assert!(
