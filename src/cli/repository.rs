@@ -123,7 +123,7 @@ pub async fn prune(arguments: &PruneArguments) -> i32 {
 }
 
 /// Opens the storage, asks, and prints the answer. Returns the exit code.
-async fn answer<T: Serialize>(
+pub(super) async fn answer<T: Serialize>(
     arguments: &StorageArguments,
     question: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(String, T, i32), Refusal>,
 ) -> i32 {

@@ -12,7 +12,7 @@ mod exporter;
 mod findings;
 mod globals;
 mod manifest;
-mod pg_dump;
+pub(in crate::agent) mod pg_dump;
 mod pre_data;
 mod relations;
 mod selection;

@@ -26,7 +26,7 @@ mod pre_data;
 mod prepare;
 mod resume;
 mod roles;
-mod source;
+pub(super) mod source;
 mod statements;
 mod target;
 mod undo;

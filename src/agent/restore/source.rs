@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::chunk_objects;
@@ -165,7 +166,7 @@ impl Source {
     }
 }
 
-async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
+pub(in crate::agent) async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
     let key = layout::manifest(snapshot);
     match store::read_all(store, &key, manifest::SIZE_LIMIT_BYTES).await {
         Ok(bytes) => Ok(bytes),
@@ -279,7 +280,11 @@ fn choose_database<'a>(source: &SnapshotSource, manifest: &'a Manifest) -> Resul
 }
 
 /// Checks that every object of the database is there with its size; returns the archive.
-async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -> Result<ObjectManifest, Refusal> {
+pub(in crate::agent) async fn check_objects(
+    store: &dyn Store,
+    manifest: &Manifest,
+    database: &str,
+) -> Result<ObjectManifest, Refusal> {
     let mut wrong = Vec::new();
     let mut reason = reasons::OBJECT_MISSING;
     for object in &manifest.objects {
@@ -315,14 +320,22 @@ async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -
         })
 }
 
-async fn open(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<ArchiveReader, ArchiveError> {
+/// The bytes of an archive; their size and SHA-256 are checked at their end.
+pub(in crate::agent) async fn archive_bytes(
+    store: &Arc<dyn Store>,
+    archive: &ObjectManifest,
+) -> Result<impl AsyncRead + Unpin + Send + use<>, ArchiveError> {
     let to_io = |error: StoreError| std::io::Error::other(error);
     let stream = store
         .read(&archive.key, None)
         .await
         .map_err(|error| ArchiveError::Read(to_io(error)))?;
     let verified = store::verified(stream, &archive.stored()).map_err(to_io);
-    ArchiveReader::open(StreamReader::new(verified)).await
+    Ok(StreamReader::new(verified))
+}
+
+async fn open(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<ArchiveReader, ArchiveError> {
+    ArchiveReader::open(archive_bytes(store, archive).await?).await
 }
 
 async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
@@ -334,7 +347,8 @@ async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<To
     Ok(reader.into_toc())
 }
 
-fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
+/// An error of reading an archive in words, with the store's own reason where the store is to blame.
+pub(in crate::agent) fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
     match error {
         ArchiveError::Read(source) => match source
             .into_inner()

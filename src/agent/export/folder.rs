@@ -1,0 +1,165 @@
+//! The folder of an export: it is written under another name beside its own, synced, and renamed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use uuid::Uuid;
+
+use super::ExportError;
+
+/// A folder that is not finished. Dropped, it is removed.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    path: PathBuf,
+    target: PathBuf,
+    finished: AtomicBool,
+}
+
+impl Unfinished {
+    /// Begins the folder `target`, which must not be there.
+    pub(super) fn beside(target: &Path) -> Result<Arc<Self>, ExportError> {
+        let unusable = || ExportError::TargetUnusable { path: target.into() };
+        let target = std::path::absolute(target).map_err(|_| unusable())?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(unusable());
+        };
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(ExportError::TargetExists { path: target });
+        }
+        let unique = Uuid::new_v4().simple().to_string();
+        let path = parent.join(format!(".{}.unfinished-{}", name.to_string_lossy(), &unique[..8]));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| failed(&path, error))?;
+        Ok(Arc::new(Self {
+            path,
+            target,
+            finished: AtomicBool::new(false),
+        }))
+    }
+
+    /// Where it is for now.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a file in it.
+    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(self.path.join(name))
+    }
+
+    /// Writes a whole file.
+    pub(super) fn write(&self, name: &str, content: Vec<u8>) -> Result<(), ExportError> {
+        let written = self.create(name).and_then(|mut file| {
+            file.write_all(&content)?;
+            file.sync_all()
+        });
+        written.map_err(|error| failed(&self.path.join(name), error))
+    }
+
+    /// An error of a file in it.
+    pub(super) fn failed(&self, error: io::Error) -> ExportError {
+        failed(&self.target, error)
+    }
+
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> Result<u64, ExportError> {
+        let count = || {
+            let mut bytes = 0;
+            for entry in fs::read_dir(&self.path)? {
+                bytes += entry?.metadata()?.len();
+            }
+            Ok(bytes)
+        };
+        count().map_err(|error| failed(&self.path, error))
+    }
+
+    /// Gives it its name, once everything in it is on the disk.
+    pub(super) fn finish(&self) -> Result<(), ExportError> {
+        let finish = || {
+            let folder = File::open(&self.path)?;
+            // The files of large objects are many: they are synced at once.
+            rustix::fs::syncfs(&folder)?;
+            fs::rename(&self.path, &self.target)?;
+            self.finished.store(true, Ordering::Relaxed);
+            if let Some(parent) = self.target.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+            Ok(())
+        };
+        finish().map_err(|error: io::Error| match error.kind() {
+            // Somebody else made it meanwhile.
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                ExportError::TargetExists {
+                    path: self.target.clone(),
+                }
+            }
+            _ => failed(&self.target, error),
+        })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.finished.load(Ordering::Relaxed)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!("{} is left and can be removed: {error}", self.path.display());
+        }
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> ExportError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ExportError::DiskFull { path, source },
+        _ => ExportError::File { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_its_name_when_it_is_finished_and_is_gone_when_it_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let names = || fs::read_dir(parent.path()).unwrap().count();
+        let target = parent.path().join("out put");
+        let unfinished = Unfinished::beside(&target).unwrap();
+        unfinished.write("a", b"12".to_vec()).unwrap();
+        assert!(!target.exists());
+        drop(unfinished);
+        assert_eq!(names(), 0);
+        let finished = Unfinished::beside(&target).unwrap();
+        finished.write("a", b"12".to_vec()).unwrap();
+        assert_eq!(finished.bytes().unwrap(), 2);
+        finished.finish().unwrap();
+        drop(finished);
+        assert_eq!(fs::read(target.join("a")).unwrap(), b"12");
+        assert_eq!(names(), 1);
+    }
+
+    #[test]
+    fn what_is_there_already_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("taken");
+        let begun = Unfinished::beside(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("theirs"), "x").unwrap();
+        let error = begun.finish().unwrap_err();
+        assert!(matches!(error, ExportError::TargetExists { .. }), "{error}");
+        let error = Unfinished::beside(&target).unwrap_err();
+        assert!(matches!(error, ExportError::TargetExists { .. }), "{error}");
+        drop(begun);
+        assert_eq!(fs::read(target.join("theirs")).unwrap(), b"x");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}
