@@ -97,13 +97,13 @@ impl<'a> Contents<'a> {
                 .ok()
                 .and_then(|number| last.checked_add(number));
             let dump_id = dump_id.ok_or_else(|| contradiction(relation, "have no number left in the archive"))?;
-            let copy = Copy {
+            let load = Load {
                 database,
                 relation,
                 rows,
                 archive_encoding: toc.encoding(),
             };
-            entries.push(copy.entry(dump_id, definition));
+            entries.push(load.entry(dump_id, definition));
             let file = file_of_rows(dump_id);
             files.insert(dump_id, file.clone());
             tables.push(Table { file, relation, rows });
@@ -196,15 +196,15 @@ pub(super) fn check_counts(summary: &DataSummary, database: &DatabaseManifest) -
     }
 }
 
-/// How `pg_restore` copies the rows of a table.
-struct Copy<'a> {
+/// How `pg_restore` loads the rows of a table.
+struct Load<'a> {
     database: &'a DatabaseManifest,
     relation: &'a RelationManifest,
     rows: &'a ChunkedRows,
     archive_encoding: Option<&'a str>,
 }
 
-impl Copy<'_> {
+impl Load<'_> {
     /// The entry, as pg_dump writes one (`dumpTableData`).
     fn entry(&self, dump_id: i32, definition: Option<&TocEntry>) -> TocEntry {
         let relation = self.relation;

@@ -71,7 +71,7 @@ impl Unfinished {
 
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> Result<u64, ExportError> {
-        let count = || {
+        let count = || -> io::Result<u64> {
             let mut bytes = 0;
             for entry in fs::read_dir(&self.path)? {
                 bytes += entry?.metadata()?.len();
@@ -83,7 +83,7 @@ impl Unfinished {
 
     /// Gives it its name, once everything in it is on the disk.
     pub(super) fn finish(&self) -> Result<(), ExportError> {
-        let finish = || {
+        let finish = || -> io::Result<()> {
             let folder = File::open(&self.path)?;
             // The files of large objects are many: they are synced at once.
             rustix::fs::syncfs(&folder)?;
@@ -94,7 +94,7 @@ impl Unfinished {
             }
             Ok(())
         };
-        finish().map_err(|error: io::Error| match error.kind() {
+        finish().map_err(|error| match error.kind() {
             // Somebody else made it meanwhile.
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 ExportError::TargetExists {

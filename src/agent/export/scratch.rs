@@ -31,11 +31,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// Ends the server and removes its folder when the standard input ends: so also when pgrescue is killed.
 const WATCHDOG: &str = r#"
 folder=$1; shift
-"$@" >"$folder/log" 2>&1 &
-server=$!
+{ "$@" >"$folder/log" 2>&1 & echo $! >"$folder/pid"; wait $!; echo $? >"$folder/exited"; } &
 read -r _
-kill -QUIT $server 2>/dev/null
-wait $server
+kill -QUIT "$(cat "$folder/pid")" 2>/dev/null
+wait
 rm -rf "$folder"
 "#;
 
@@ -59,13 +58,15 @@ impl ScratchServer {
         let folder = std::env::temp_dir().join(format!("pgrescue-{}", &unique[..8]));
         make_folder(&folder)?;
         let data = folder.join("data");
+        // The programs begin in another folder.
+        let bin = std::path::absolute(&programs.bin).unwrap_or_else(|_| programs.bin.clone());
         let mut server = Self {
             settings: settings(&folder, ROLE, Self::DATABASE).await?,
             folder,
             watchdog: None,
         };
-        server.initdb(programs, &data).await?;
-        server.run(programs, &data, jobs)?;
+        server.initdb(&bin, &data).await?;
+        server.run(&bin, &data, jobs)?;
         server.wait_until_ready(&data).await?;
         server.make_database(encoding).await?;
         Ok(server)
@@ -76,8 +77,8 @@ impl ScratchServer {
         &self.settings
     }
 
-    async fn initdb(&self, programs: &ToolSet, data: &Path) -> Result<(), ExportError> {
-        let mut command = command(&programs.bin.join("initdb"));
+    async fn initdb(&self, bin: &Path, data: &Path) -> Result<(), ExportError> {
+        let mut command = command(&bin.join("initdb"));
         command
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D"])
             .arg(data)
@@ -91,7 +92,7 @@ impl ScratchServer {
         Err(self.failed("could not be made", &String::from_utf8_lossy(&output.stderr)))
     }
 
-    fn run(&mut self, programs: &ToolSet, data: &Path, jobs: usize) -> Result<(), ExportError> {
+    fn run(&mut self, bin: &Path, data: &Path, jobs: usize) -> Result<(), ExportError> {
         let connections = jobs + 8;
         let settings = [
             "listen_addresses=".to_owned(),
@@ -110,10 +111,10 @@ impl ScratchServer {
         command
             .args(["-c", WATCHDOG, "pgrescue-watchdog"])
             .arg(&self.folder)
-            .arg(programs.bin.join("postgres"))
+            .arg(bin.join("postgres"))
             .arg("-D")
             .arg(data)
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -132,12 +133,8 @@ impl ScratchServer {
                 .is_ok_and(|pid| pid.lines().nth(7).is_some_and(|state| state.trim() == "ready"))
         };
         while !is_ready() {
-            let log = self.log();
-            let gave_up = log
-                .lines()
-                .any(|line| line.contains("FATAL: ") || line.contains("postgres: "));
-            if gave_up || Instant::now() > deadline {
-                return Err(self.failed("did not start", &log));
+            if self.folder.join("exited").exists() || Instant::now() > deadline {
+                return Err(self.failed("did not start", &self.log()));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -31,7 +31,13 @@ fn by_hand(backup: &Backup, database: &str, target: &crate::parts::Database<'_>)
             .env("DATABASE", database)
             .env("TARGET", &target.name);
         let output = connection(&mut command, 0).output().expect("bash is installed");
-        assert!(output.status.success(), "{}: {}\n{}", block.place, block.text, text(&output));
+        assert!(
+            output.status.success(),
+            "{}: {}\n{}",
+            block.place,
+            block.text,
+            text(&output)
+        );
         run += 1;
     }
     assert!(run >= 6, "{PAGE} has {run} commands");

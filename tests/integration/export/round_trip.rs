@@ -32,7 +32,11 @@ async fn everything_is_exported(major: u32) {
     backup.restore(&folder, &target);
     assert_same(&source, &target);
 
-    let backup = Backup::of(&source, json!({"dataFormat": "Custom", "unloggedTableData": "Include", "foreignCredentials": "Keep"})).await;
+    let backup = Backup::of(
+        &source,
+        json!({"dataFormat": "Custom", "unloggedTableData": "Include", "foreignCredentials": "Keep"}),
+    )
+    .await;
     let (folder, report) = backup.export("from an archive", &[]);
     assert_eq!(report["convertedTables"], 0);
     let target = server.create_database_with("from_an_archive", "TEMPLATE template0");
@@ -70,14 +74,23 @@ async fn a_table_in_many_chunks_is_one_entry_and_loses_no_row() {
          CREATE TABLE empty (id int); CREATE TABLE \"no columns\" (); INSERT INTO \"no columns\" SELECT FROM generate_series(1, 5)",
     );
     let backup = Backup::of(&source, json!({"dataFormat": "Chunks", "parallelism": 2})).await;
-    let manifest = fs::read(backup.path(&format!("backups/snapshots/{}/manifest.json", backup.snapshot))).expect("it is there");
+    let manifest =
+        fs::read(backup.path(&format!("backups/snapshots/{}/manifest.json", backup.snapshot))).expect("it is there");
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
     let relations = manifest["databases"][0]["relations"].as_array().expect("relations");
     let chunks = |name: &str| {
-        let relation = relations.iter().find(|relation| relation["name"] == name).expect("a table");
+        let relation = relations
+            .iter()
+            .find(|relation| relation["name"] == name)
+            .expect("a table");
         relation["chunks"]["chunks"].as_array().map_or(0, Vec::len)
     };
-    assert!(chunks("wide") >= 3 && chunks("named") >= 2, "{} {}", chunks("wide"), chunks("named"));
+    assert!(
+        chunks("wide") >= 3 && chunks("named") >= 2,
+        "{} {}",
+        chunks("wide"),
+        chunks("named")
+    );
     for jobs in ["1", "3"] {
         let (folder, _) = backup.export(&format!("with {jobs} jobs"), &["--jobs", jobs]);
         let target = server.create_database_with("many_copy", "TEMPLATE template0");
