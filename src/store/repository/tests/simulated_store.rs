@@ -92,7 +92,8 @@ impl Objects {
 }
 
 fn named(manifest: &[u8]) -> Vec<String> {
-    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+    // One that cannot be read names nothing.
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
     let relations = manifest["databases"][0]["relations"].as_array().cloned();
     let chunks = relations
         .into_iter()
