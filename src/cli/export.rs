@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::EXIT_USAGE;
 use super::outcome::with_sources;
-use super::repository::{StorageArguments, answer};
+use super::repository::{StorageArguments, answer, identities};
 use super::repository_text as text;
 use crate::agent::export::{ExportRequest, export};
 use crate::agent::pod::stop_on_signal;
@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Chunks that are read at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
+    /// File with the age identities that open an encrypted backup, as age-keygen writes it. `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    identity_file: Option<PathBuf>,
     /// Folder with pg_restore, and with the server's programs where rows are stored in binary; searched first.
     #[arg(long)]
     pg_bin_dir: Option<PathBuf>,
@@ -43,14 +46,15 @@ pub async fn run(arguments: &Arguments) -> i32 {
             return EXIT_USAGE;
         }
     };
-    let request = ExportRequest {
-        snapshot: arguments.snapshot.clone(),
-        database: arguments.database.clone(),
-        to: arguments.to.clone(),
-        jobs: usize::from(arguments.jobs),
-    };
     let stop = stop_on_signal();
     answer(&arguments.storage, async |store: Arc<dyn Store>| {
+        let request = ExportRequest {
+            snapshot: arguments.snapshot.clone(),
+            database: arguments.database.clone(),
+            to: arguments.to.clone(),
+            jobs: usize::from(arguments.jobs),
+            identities: arguments.identity_file.as_deref().map(identities).transpose()?,
+        };
         let report = export(&store, &tools, &request, &stop).await?;
         Ok((text::export(&report), report, EXIT_DONE))
     })

@@ -97,6 +97,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
             backup_name: name.into(),
             manifest_sha256: Some(manifest_sha256.clone()),
             database: None,
+            identity: None, // the plan of the restore names it
         }),
         (Some(Phase::Failed), _) => Err(Refusal::permanent(
             reasons::BACKUP_FAILED,

@@ -22,6 +22,7 @@ fn source_of(request: &backup::Request, database: &str, manifest_sha256: &str) -
         backup_name: request.plan.run.name.clone(),
         manifest_sha256: Some(manifest_sha256.to_owned()),
         database: Some(database.to_owned()),
+        identity: None,
     }
 }
 

@@ -18,8 +18,9 @@ use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
-    BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind,
-    ObjectManifest, Omission, RelationManifest, RoleSettingManifest, SelectionManifest, ToolManifest,
+    AgeManifest, BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, EncryptionManifest,
+    FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest, Omission, PLAIN_FORMAT_VERSION, RelationManifest,
+    RoleSettingManifest, SelectionManifest, ToolManifest,
 };
 use crate::store::repository::{Writer, WriterStatistics};
 use crate::store::{self, StoredObject, layout};
@@ -234,8 +235,18 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         described.push(database.manifest);
     }
     let BackupPlan { run: of, .. } = run.plan;
+    let encryption = run.recipients.as_ref().map(|recipients| EncryptionManifest {
+        age: AgeManifest {
+            recipients: recipients.texts(),
+        },
+    });
+    let format_version = if encryption.is_some() {
+        FORMAT_VERSION
+    } else {
+        PLAIN_FORMAT_VERSION
+    };
     Ok(Manifest {
-        format_version: FORMAT_VERSION,
+        format_version,
         snapshot: run.steps.snapshot.clone(),
         backup: BackupReference {
             namespace: of.namespace.clone(),
@@ -250,6 +261,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
             client_major: run.tools.major,
         },
         data_format: DataFormat::Custom,
+        encryption,
         selection: SelectionManifest {
             sections: run.steps.sections,
             schemas: run.plan.schemas.clone(),

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::restore::identity;
 use super::restore::source::{archive_bytes, archive_refusal, check_objects, read_manifest};
 use crate::api::reasons;
 use crate::plan::Refusal;
@@ -27,8 +28,9 @@ use crate::postgres::archive::{self, ArchiveError, ArchiveReader, Toc};
 use crate::postgres::client_tools::{ClientTools, ToolSet};
 use crate::postgres::program::Program;
 use crate::store::Store;
+use crate::store::encryption::{Identities, Recipients, identity_missing};
 use crate::store::manifest::{DatabaseManifest, Manifest, ObjectManifest};
-use crate::store::repository::Repository;
+use crate::store::repository::{Repository, RepositoryError};
 use contents::Contents;
 pub use error::ExportError;
 use files::ArchiveFiles;
@@ -47,6 +49,8 @@ pub struct ExportRequest {
     pub to: PathBuf,
     /// Chunks that are read at once.
     pub jobs: usize,
+    /// What opens an encrypted backup.
+    pub identities: Option<Arc<Identities>>,
 }
 
 /// What was exported.
@@ -86,7 +90,9 @@ pub async fn export(
     let source = Source {
         store,
         archive: check_objects(&**store, &manifest, &database.name).await?,
+        identities: identities(&manifest, request)?,
     };
+    identity::prove(&**store, &manifest, &source.archive, source.identities).await?;
     let reader = tools.for_archive(manifest.tools.client_major)?;
     let toc = source.toc().await?;
     let contents = Contents::plan(&toc, database, manifest.selection.sections)?;
@@ -97,7 +103,7 @@ pub async fn export(
     };
     if !contents.tables.is_empty() {
         let writing = Writing {
-            repository: Repository::open(Arc::clone(store)).await?,
+            repository: source.repository(&manifest).await?,
             folder: &folder,
             printer: printer.as_ref(),
             jobs: request.jobs,
@@ -125,15 +131,27 @@ pub async fn export(
 struct Source<'a> {
     store: &'a Arc<dyn Store>,
     archive: ObjectManifest,
+    /// Only where the backup is encrypted.
+    identities: Option<&'a Arc<Identities>>,
 }
 
 impl Source<'_> {
     async fn toc(&self) -> Result<Toc, Refusal> {
         let opened = async {
-            let input = archive_bytes(self.store, &self.archive).await?;
+            let input = archive_bytes(&**self.store, &self.archive, self.identities).await?;
             Ok::<_, ArchiveError>(ArchiveReader::open(input).await?.into_toc())
         };
         opened.await.map_err(|error| archive_refusal(error, &self.archive))
+    }
+
+    /// Where the chunks are.
+    async fn repository(&self, manifest: &Manifest) -> Result<Repository, Refusal> {
+        let repository = Repository::open(Arc::clone(self.store)).await?;
+        let Some(identities) = self.identities else {
+            return Ok(repository);
+        };
+        let recipients = Recipients::parse(manifest.recipients()).map_err(RepositoryError::from)?;
+        Ok(repository.encrypted(recipients, Some(Arc::clone(identities))))
     }
 
     /// Takes the archive's own rows and large objects over. Their hash is known at the end of the archive, and the
@@ -145,7 +163,9 @@ impl Source<'_> {
         database: &DatabaseManifest,
     ) -> Result<(), Refusal> {
         let refusal = |error| archive_refusal(error, &self.archive);
-        let input = archive_bytes(self.store, &self.archive).await.map_err(refusal)?;
+        let input = archive_bytes(&**self.store, &self.archive, self.identities)
+            .await
+            .map_err(refusal)?;
         let files = ArchiveFiles::new(Arc::clone(folder), contents.files.clone());
         let summary = match archive::extract(input, files).await {
             Ok((summary, _)) => summary,
@@ -154,6 +174,15 @@ impl Source<'_> {
         };
         contents::check_counts(&summary, database)?;
         Ok(())
+    }
+}
+
+/// What opens the backup; `None` where it is not encrypted.
+fn identities<'a>(manifest: &Manifest, request: &'a ExportRequest) -> Result<Option<&'a Arc<Identities>>, Refusal> {
+    match (manifest.recipients(), &request.identities) {
+        ([], _) => Ok(None),
+        (recipients, None) => Err(identity_missing(&manifest.snapshot, recipients)),
+        (_, Some(identities)) => Ok(Some(identities)),
     }
 }
 

@@ -15,6 +15,7 @@ mod failure;
 mod finish;
 mod foreign_servers;
 mod guard;
+pub(super) mod identity;
 mod ledger;
 mod make_database;
 mod mark;

@@ -8,13 +8,14 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::chunk_objects;
+use super::{chunk_objects, identity};
 use crate::agent::Context;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::restore::SnapshotSource;
 use crate::plan::restore_findings::{Locale, Snapshot};
 use crate::postgres::archive::{ArchiveError, ArchiveReader, Toc};
+use crate::store::encryption::{self, Identities};
 use crate::store::manifest::{
     self, BackupReference, DatabaseManifest, LocaleManifest, Manifest, ObjectKind, ObjectManifest,
 };
@@ -36,6 +37,8 @@ pub(super) struct Source {
     pub database: String,
     /// The archive's object.
     archive: ObjectManifest,
+    /// What decrypts the backup; `None` where it is not encrypted.
+    identities: Option<Arc<Identities>>,
     /// The archive's table of contents, as it is stored.
     pub toc: Toc,
     /// Where the chunks are, if rows of the database are stored as chunks.
@@ -56,14 +59,17 @@ impl Source {
         check_origin(source, &manifest)?;
         let database = choose_database(source, &manifest)?.name.clone();
         let archive = check_objects(&*store, &manifest, &database).await?;
-        let toc = read_toc(&store, &archive).await?;
-        let repository = chunk_objects::open(&store, &manifest, &database).await?;
+        let identities = identity::find(source, &manifest, context).await?;
+        identity::prove(&*store, &manifest, &archive, identities.as_ref()).await?;
+        let toc = read_toc(&*store, &archive, identities.as_ref()).await?;
+        let repository = chunk_objects::open(&store, &manifest, &database, identities.as_ref()).await?;
         let found = Self {
             store,
             manifest,
             manifest_sha256: sha256,
             database,
             archive,
+            identities,
             toc,
             repository,
         };
@@ -89,7 +95,7 @@ impl Source {
 
     /// The archive from its beginning; its size and SHA-256 are checked at its end.
     pub(super) async fn open_archive(&self) -> Result<ArchiveReader, Refusal> {
-        open(&self.store, &self.archive)
+        open(&*self.store, &self.archive, self.identities.as_ref())
             .await
             .map_err(|error| self.refusal(error))
     }
@@ -99,8 +105,8 @@ impl Source {
         let Some(object) = self.manifest.object(ObjectKind::Globals, None) else {
             return Ok(None);
         };
-        let stream = self.store.read(&object.key, None).await?;
-        let chunks: Vec<_> = store::verified(stream, &object.stored()).try_collect().await?;
+        let stream = encryption::content(&*self.store, object, self.identities.as_ref()).await?;
+        let chunks: Vec<_> = stream.try_collect().await?;
         Ok(Some(String::from_utf8_lossy(&chunks.concat()).into_owned()))
     }
 
@@ -320,27 +326,34 @@ pub(in crate::agent) async fn check_objects(
         })
 }
 
-/// The bytes of an archive; their size and SHA-256 are checked at their end.
+/// The bytes of an archive, decrypted where there are identities; their size and SHA-256 are checked at their end.
 pub(in crate::agent) async fn archive_bytes(
-    store: &Arc<dyn Store>,
+    store: &dyn Store,
     archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
 ) -> Result<impl AsyncRead + Unpin + Send + use<>, ArchiveError> {
     let to_io = |error: StoreError| std::io::Error::other(error);
-    let stream = store
-        .read(&archive.key, None)
+    let content = encryption::content(store, archive, identities)
         .await
         .map_err(|error| ArchiveError::Read(to_io(error)))?;
-    let verified = store::verified(stream, &archive.stored()).map_err(to_io);
-    Ok(StreamReader::new(verified))
+    Ok(StreamReader::new(content.map_err(to_io)))
 }
 
-async fn open(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<ArchiveReader, ArchiveError> {
-    ArchiveReader::open(archive_bytes(store, archive).await?).await
+async fn open(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<ArchiveReader, ArchiveError> {
+    ArchiveReader::open(archive_bytes(store, archive, identities).await?).await
 }
 
-async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
+async fn read_toc(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<Toc, Refusal> {
     let refusal = |error| archive_refusal(error, archive);
-    let mut reader = open(store, archive).await.map_err(refusal)?;
+    let mut reader = open(store, archive, identities).await.map_err(refusal)?;
     if archive.size <= READ_AHEAD_BYTES {
         while reader.next_block_bytes().await.map_err(refusal)?.is_some() {}
     }

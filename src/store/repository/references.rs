@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
 use super::key_hash::KeyHash;
-use crate::store::manifest::{self, BackupReference, ChunkedRows, DataFormat, ObjectManifest};
+use crate::store::manifest::{self, BackupReference, ChunkedRows, DataFormat, EncryptionManifest, ObjectManifest};
 use crate::store::{self, Store, StoreError, layout};
 
 /// A manifest, as far as the repository needs it.
@@ -18,6 +18,8 @@ pub(super) struct SnapshotManifest {
     pub backup: BackupReference,
     pub completed: Timestamp,
     pub data_format: DataFormat,
+    #[serde(default)]
+    pub encryption: Option<EncryptionManifest>,
     pub databases: Vec<SnapshotDatabase>,
     pub objects: Vec<ObjectManifest>,
 }
@@ -115,6 +117,13 @@ pub(super) async fn referenced(store: &dyn Store) -> Result<HashSet<KeyHash>, Re
 }
 
 impl SnapshotManifest {
+    /// To whom it is encrypted; nobody where it is not.
+    pub(super) fn recipients(&self) -> &[String] {
+        self.encryption
+            .as_ref()
+            .map_or(&[], |encryption| &encryption.age.recipients)
+    }
+
     /// Every relation with its database.
     pub(super) fn relations(&self) -> impl Iterator<Item = (&SnapshotDatabase, &SnapshotRelation)> {
         self.databases
