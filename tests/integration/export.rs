@@ -8,7 +8,9 @@ mod types;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::backup::{in_folder, request, s3_keys};
@@ -46,6 +48,13 @@ impl Backup {
             snapshot: request.snapshot(),
             client: database.server.major.max(14),
         }
+    }
+
+    /// Writes the identity into the backup's folder.
+    pub fn write_identity(&self) -> PathBuf {
+        let path = self.path("identity.txt");
+        fs::write(&path, identity().to_string().expose_secret()).expect("the folder is ours");
+        path
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -129,6 +138,18 @@ fn left_in(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
     names.retain(|name| name.starts_with("pgrescue-"));
     names
+}
+
+/// Whoever may read the encrypted backups of these tests.
+fn identity() -> &'static age::x25519::Identity {
+    static IDENTITY: OnceLock<age::x25519::Identity> = OnceLock::new();
+    IDENTITY.get_or_init(age::x25519::Identity::generate)
+}
+
+/// `more` with what is stored encrypted.
+fn encrypted(mut more: Value) -> Value {
+    more["storage"] = json!({"encryption": {"age": {"recipients": [identity().to_public().to_string()]}}});
+    more
 }
 
 /// Names that shells and SQL trip over.

@@ -303,3 +303,6 @@ fn has_unsafe_hash(table: &RelationManifest) -> bool {
         columns.any(|column| plain(&column.name) && SAFELY_HASHED.contains(&column.data_type.as_str()))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{Backup, ODD_NAME, connection, text};
+use super::{Backup, ODD_NAME, connection, encrypted, text};
 use crate::docs::blocks::{Home, blocks};
 use crate::parts::{NEWEST_CLIENT, PostgresServer, client_folder, shell_tools};
 
@@ -48,6 +48,7 @@ async fn everything_comes_back(major: u32, more: serde_json::Value) {
     let source = server.create_database(ODD_NAME);
     source.load_everything();
     let backup = Backup::of(&source, more).await;
+    backup.write_identity();
     let target = server.reserve_database("it's a \"copy\" = x");
     by_hand(&backup, &source.name, &target);
     source.content().assert_same(&target.content());
@@ -57,6 +58,15 @@ async fn everything_comes_back(major: u32, more: serde_json::Value) {
 async fn everything_comes_back_by_hand_from_chunks() {
     let more = json!({"dataFormat": "Chunks", "unloggedTableData": "Include"});
     everything_comes_back(18, more).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_comes_back_by_hand_from_encrypted_chunks() {
+    everything_comes_back(
+        16,
+        encrypted(json!({"dataFormat": "Chunks", "unloggedTableData": "Include"})),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

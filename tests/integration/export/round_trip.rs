@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Backup, ODD_NAME};
+use super::{Backup, ODD_NAME, encrypted};
 use crate::backup::{in_bucket, new_bucket};
 use crate::parts::{Database, PostgresServer, quoted};
 
@@ -58,6 +58,40 @@ on! {
     everything_of_15_is_exported_and_restored_by_stock_pg_restore: 15;
     everything_of_16_is_exported_and_restored_by_stock_pg_restore: 16;
     everything_of_18_is_exported_and_restored_by_stock_pg_restore: 18;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_backup_is_exported_with_its_identity_and_not_without() {
+    let server = PostgresServer::shared(17);
+    let source = server.create_database("sealed");
+    source.load_plain();
+    source.psql("SELECT lo_from_bytea(0, 'an object'); CREATE TABLE named AS SELECT 'pg_class'::regclass AS of");
+    for format in ["Chunks", "Custom"] {
+        let backup = Backup::of(&source, encrypted(json!({"dataFormat": format}))).await;
+        let said = backup.refused(&backup.path("out"), 10);
+        assert!(said.contains("is encrypted to age1"), "{said}");
+        let identity = backup.write_identity();
+        let other = backup.path("other.txt");
+        let key = age::x25519::Identity::generate().to_string();
+        fs::write(&other, secrecy::ExposeSecret::expose_secret(&key)).expect("the folder is ours");
+        let of = |file: &std::path::Path| ["--identity-file".to_owned(), file.display().to_string()];
+        let wrong = of(&other);
+        let output = backup
+            .command(&backup.path("out"), &wrong.each_ref().map(String::as_str))
+            .output()
+            .expect("built");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(10) && said.contains("none of the given identities opens it"),
+            "{said}"
+        );
+        assert!(!backup.path("out").exists());
+        let right = of(&identity);
+        let (folder, _) = backup.export("out", &right.each_ref().map(String::as_str));
+        let target = server.create_database_with("opened", "TEMPLATE template0");
+        backup.restore(&folder, &target);
+        assert_same(&source, &target);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
