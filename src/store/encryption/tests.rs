@@ -96,8 +96,7 @@ fn names_follow_from_the_set_of_recipients_and_from_nothing_else() {
     assert_ne!(all, [7; 32]);
 }
 
-/// The same by another program: `printf '\007…\007age1…\n' | b3sum --derive-key 'pgrescue 2026-01 names of encrypted
-/// chunks'`, as `docs/repository-format.md` has it.
+/// The expected key is what another implementation of BLAKE3 made of the words of `docs/repository-format.md`.
 #[test]
 fn the_key_of_names_is_derived_as_the_documents_say() {
     let recipients = [
@@ -114,7 +113,10 @@ fn the_key_of_names_is_derived_as_the_documents_say() {
         key,
         blake3::derive_key("pgrescue 2026-01 names of encrypted chunks", &material)
     );
-    insta::assert_snapshot!(hex::encode(key), @"");
+    assert_eq!(
+        hex::encode(key),
+        "02afa53904d67b465ead58f989c0b3c4a9de512bc3bda6a53085dd808a194967"
+    );
 }
 
 #[test]
