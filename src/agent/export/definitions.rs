@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::{ConstrType, ParseResult};
+use pg_query::{DeparseOptions, NodeEnum, ParserOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::contents::Contents;
@@ -86,7 +86,7 @@ fn types(toc: &Toc, tables: &BTreeSet<u32>) -> Toc {
 /// The definition of a domain without its checks, and that of a range without its functions: rows that were stored have
 /// passed them, and what they call need not be here. `None` where nothing changes.
 fn without_functions(sql: &str) -> Option<String> {
-    let mut tree: ParseResult = pg_query::parse(sql, pg_query::ParserOptions::DEFAULT).ok()?.protobuf;
+    let mut tree: ParseResult = pg_query::parse(sql, ParserOptions::DEFAULT).ok()?.protobuf;
     let mut changed = false;
     for statement in tree.stmts.iter_mut().filter_map(|raw| raw.stmt.as_mut()?.node.as_mut()) {
         match statement {
@@ -109,10 +109,11 @@ fn without_functions(sql: &str) -> Option<String> {
             _ => {}
         }
     }
-    changed
-        .then(|| tree.deparse().ok())
-        .flatten()
-        .map(|sql| format!("{sql};\n"))
+    if !changed {
+        return None;
+    }
+    let sql = pg_query::deparse(&tree, DeparseOptions::default()).ok()?;
+    Some(format!("{sql};\n"))
 }
 
 #[cfg(test)]

@@ -6,12 +6,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::ExportError;
 
-/// A folder that is not finished. Dropped, it is removed.
+/// How often a folder is removed into which a thread still writes, and how long is waited between.
+const REMOVALS: u32 = 100;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(10);
+
+/// A folder that is not finished.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     path: PathBuf,
@@ -21,7 +26,7 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Begins the folder `target`, which must not be there.
-    pub(super) fn beside(target: &Path) -> Result<Arc<Self>, ExportError> {
+    pub(super) fn beside(target: &Path) -> Result<Removal, ExportError> {
         let unusable = || ExportError::TargetUnusable { path: target.into() };
         let target = std::path::absolute(target).map_err(|_| unusable())?;
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
@@ -36,11 +41,11 @@ impl Unfinished {
             .mode(0o700)
             .create(&path)
             .map_err(|error| failed(&path, error))?;
-        Ok(Arc::new(Self {
+        Ok(Removal(Arc::new(Self {
             path,
             target,
             finished: AtomicBool::new(false),
-        }))
+        })))
     }
 
     /// Where it is for now.
@@ -106,12 +111,35 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+/// Removes a folder that is not finished when it is dropped: also when the run is told to stop, while another thread
+/// still holds the folder.
+pub(super) struct Removal(Arc<Unfinished>);
+
+impl Removal {
+    /// The folder.
+    pub(super) const fn folder(&self) -> &Arc<Unfinished> {
+        &self.0
+    }
+}
+
+impl Drop for Removal {
     fn drop(&mut self) {
-        if !self.finished.load(Ordering::Relaxed)
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!("{} is left and can be removed: {error}", self.path.display());
+        let Unfinished { path, finished, .. } = &*self.0;
+        if finished.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut removed = fs::remove_dir_all(path);
+        for _ in 0..REMOVALS {
+            match &removed {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(BETWEEN_REMOVALS);
+                    removed = fs::remove_dir_all(path);
+                }
+                _ => break,
+            }
+        }
+        if let Err(error) = removed {
+            tracing::warn!("{} is left and can be removed: {error}", path.display());
         }
     }
 }
@@ -134,14 +162,16 @@ mod tests {
         let names = || fs::read_dir(parent.path()).unwrap().count();
         let target = parent.path().join("out put");
         let unfinished = Unfinished::beside(&target).unwrap();
-        unfinished.write("a", b"12".to_vec()).unwrap();
+        unfinished.folder().write("a", b"12".to_vec()).unwrap();
         assert!(!target.exists());
+        let held = Arc::clone(unfinished.folder());
         drop(unfinished);
         assert_eq!(names(), 0);
+        assert!(held.create("b").is_err());
         let finished = Unfinished::beside(&target).unwrap();
-        finished.write("a", b"12".to_vec()).unwrap();
-        assert_eq!(finished.bytes().unwrap(), 2);
-        finished.finish().unwrap();
+        finished.folder().write("a", b"12".to_vec()).unwrap();
+        assert_eq!(finished.folder().bytes().unwrap(), 2);
+        finished.folder().finish().unwrap();
         drop(finished);
         assert_eq!(fs::read(target.join("a")).unwrap(), b"12");
         assert_eq!(names(), 1);
@@ -154,9 +184,9 @@ mod tests {
         let begun = Unfinished::beside(&target).unwrap();
         fs::create_dir(&target).unwrap();
         fs::write(target.join("theirs"), "x").unwrap();
-        let error = begun.finish().unwrap_err();
+        let error = begun.folder().finish().unwrap_err();
         assert!(matches!(error, ExportError::TargetExists { .. }), "{error}");
-        let error = Unfinished::beside(&target).unwrap_err();
+        let error = Unfinished::beside(&target).err().unwrap();
         assert!(matches!(error, ExportError::TargetExists { .. }), "{error}");
         drop(begun);
         assert_eq!(fs::read(target.join("theirs")).unwrap(), b"x");

@@ -84,7 +84,8 @@ pub async fn export(
     request: &ExportRequest,
     stop: &CancellationToken,
 ) -> Result<ExportReport, Refusal> {
-    let folder = Unfinished::beside(&request.to)?;
+    let removal = Unfinished::beside(&request.to)?;
+    let folder = removal.folder();
     let manifest = Manifest::read(&read_manifest(&**store, &request.snapshot).await?)?;
     let database = choose(&manifest, request.database.as_deref())?;
     let source = Source {
@@ -96,7 +97,7 @@ pub async fn export(
     let reader = tools.for_archive(manifest.tools.client_major)?;
     let toc = source.toc().await?;
     let contents = Contents::plan(&toc, database, manifest.selection.sections)?;
-    source.copy(&folder, &contents, database).await?;
+    source.copy(folder, &contents, database).await?;
     let printer = match contents.binary().next() {
         Some(_) => Some(Printer::start(tools, &manifest, &toc, &contents, request.jobs, stop).await?),
         None => None,
@@ -104,14 +105,14 @@ pub async fn export(
     if !contents.tables.is_empty() {
         let writing = Writing {
             repository: source.repository(&manifest).await?,
-            folder: &folder,
+            folder,
             printer: printer.as_ref(),
             jobs: request.jobs,
         };
         writing.tables(&contents.tables).await?;
     }
     folder.write("toc.dat", contents.toc.to_directory_bytes(&contents.files))?;
-    check(reader, &folder, &contents, stop).await?;
+    check(reader, folder, &contents, stop).await?;
     let bytes = folder.bytes()?;
     folder.finish()?;
     Ok(ExportReport {
