@@ -1,5 +1,7 @@
 //! What the API server refuses by the CRDs alone, and what it lets be changed.
 
+use std::collections::BTreeMap;
+
 use pgrescue::api::status::Phase;
 use pgrescue::api::{PgBackup, reasons};
 use serde_json::{Value, json};
@@ -55,6 +57,26 @@ async fn a_spec_that_contradicts_itself_is_refused_in_a_sentence() {
         (
             json!({"storage": {"volume": {"claimName": "a"}}}),
             "storage is exactly one of s3 and volume",
+        ),
+        (
+            json!({"storage": {"s3": {"sse": "AES256", "kmsKeyId": "alias/a"}}}),
+            "kmsKeyId is the key of sse aws:kms",
+        ),
+        (
+            json!({"storage": {"s3": {"sse": "aws:fips"}}}),
+            "supported values: \"AES256\", \"aws:kms\"",
+        ),
+        (
+            json!({"storage": {"s3": {"storageClass": "DEEP_ARCHIVE"}}}),
+            "cannot be read at once, as a restore and a check have to",
+        ),
+        (
+            json!({"storage": {"s3": {"tags": (0..11).map(|tag| (tag.to_string(), "")).collect::<BTreeMap<_, _>>()}}}),
+            "must have at most 10 items",
+        ),
+        (
+            json!({"storage": {"s3": {"objectLock": {"mode": "Compliance", "retainDays": 0}}}}),
+            "spec.storage.s3.objectLock.retainDays",
         ),
         (
             json!({"connection": {"tls": {"rootCertificate": {}}}}),

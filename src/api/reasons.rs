@@ -85,6 +85,10 @@ reasons! {
     REPOSITORY_TOO_NEW = "RepositoryTooNew";
     /// A prune has taken the backup for dead.
     LOCK_LOST = "LockLost";
+    /// An object of the backup cannot be deleted yet.
+    OBJECT_LOCKED = "ObjectLocked";
+    /// The bucket has no object lock, which the storage asks for.
+    OBJECT_LOCK_MISSING = "ObjectLockMissing";
     /// The target database is not empty.
     TARGET_NOT_EMPTY = "TargetNotEmpty";
     /// The backup holds an object whose name pgrescue needs for itself.

@@ -1,5 +1,7 @@
 //! Where artefacts are kept: the `storage` block shared by all kinds.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,16 @@ pub struct AgeEncryption {
 /// A bucket of an S3 server, and a prefix in it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.kmsKeyId) || self.?sse.orValue('') == 'aws:kms'",
+        "message": "kmsKeyId is the key of sse aws:kms: set sse to aws:kms, or leave kmsKeyId out"
+    },
+    {
+        "rule": "!(self.?storageClass.orValue('') in ['GLACIER', 'DEEP_ARCHIVE'])",
+        "message": "objects of the storage classes GLACIER and DEEP_ARCHIVE cannot be read at once, as a restore and a check have to; GLACIER_IR can"
+    }
+]))]
 pub struct S3Storage {
     /// Name of the bucket; it must exist.
     #[schemars(length(min = 1, max = 255))]
@@ -78,6 +90,56 @@ pub struct S3Storage {
     /// Left out: the AWS SDK's chain (web identity, pod identity, instance metadata, profile).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<ObjectRef>,
+    /// Server-side encryption of every object. Left out: what the bucket does by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sse: Option<ServerSideEncryption>,
+    /// Id, ARN or alias of the KMS key, with `sse: aws:kms`. Left out: the account's own key for S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub kms_key_id: Option<String>,
+    /// Storage class of the objects that hold rows: archives, chunks and packs. Everything else is small or often
+    /// written, and goes to the bucket's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub storage_class: Option<String>,
+    /// Tags of every object, at most 10.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 10))]
+    pub tags: BTreeMap<String, String>,
+    /// Keeps the objects of every backup from deletion. The bucket must have object lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// Server-side encryption of every object. Left out: what the bucket does by default.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum ServerSideEncryption {
+    /// Keys of the store (SSE-S3).
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// A key of the key management service (SSE-KMS).
+    #[serde(rename = "aws:kms")]
+    AwsKms,
+}
+
+/// How long the objects of a backup cannot be deleted.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectLock {
+    /// Who may delete them sooner.
+    pub mode: ObjectLockMode,
+    /// Days from the beginning of the backup, up to the end of the last day (UTC).
+    #[schemars(range(min = 1, max = 36500))]
+    pub retain_days: u32,
+}
+
+/// Who may delete a locked object.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectLockMode {
+    /// Who has the right `s3:BypassGovernanceRetention`.
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// A folder of a PersistentVolumeClaim of the same namespace.

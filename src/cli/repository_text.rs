@@ -169,6 +169,7 @@ pub fn prune(report: &PruneReport, dry_run: bool) -> String {
         unfinished,
         in_grace,
         held,
+        locked,
         deleted,
         deleted_bytes,
         running,
@@ -189,6 +190,7 @@ pub fn prune(report: &PruneReport, dry_run: bool) -> String {
         (in_grace, "wait for the end of their grace time"),
         (held, "wait for backups that began before they were condemned"),
         (unfinished, "belong to backups that run"),
+        (locked, "are kept by object lock, and stay condemned"),
     ] {
         if *count > 0 {
             let _ = writeln!(text, "{count} {why}");
@@ -271,6 +273,7 @@ mod tests {
             in_grace: 4,
             held: 3,
             unfinished: 2,
+            locked: 1,
             deleted: 6,
             deleted_bytes: 6 << 20,
             running: vec!["one".into()],

@@ -87,6 +87,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
                 location: _,
                 bytes: _,
                 new_bytes: _,
+                reused_percent: _,
                 rows: _,
                 databases: _,
             }),

@@ -1,10 +1,14 @@
 //! A validated storage.
 
+mod objects;
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::connection::{TextSource, check_text, invalid, text_source};
 use super::refusal::Refusal;
-use crate::api::storage::{FolderStorage, S3Storage, Storage, VolumeStorage};
+use crate::api::storage::{FolderStorage, ObjectLock, S3Storage, ServerSideEncryption, Storage, VolumeStorage};
 
 /// Where artefacts are kept.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -44,6 +48,25 @@ pub struct S3Plan {
     pub ca_bundle: Option<TextSource>,
     /// Secret with the AWS keys; `None` leaves it to the AWS SDK's chain.
     pub credentials_secret: Option<String>,
+    /// What every object that is written asks for.
+    #[serde(default)]
+    pub objects: ObjectsPlan,
+}
+
+/// What is asked of an S3 server for the objects that are written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectsPlan {
+    /// Server-side encryption; `None` leaves it to the bucket.
+    pub sse: Option<ServerSideEncryption>,
+    /// Key of SSE-KMS; `None` is the account's own for S3.
+    pub kms_key_id: Option<String>,
+    /// Storage class of the objects that hold rows.
+    pub storage_class: Option<String>,
+    /// Tags of every object.
+    pub tags: BTreeMap<String, String>,
+    /// How long the objects of a backup cannot be deleted.
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// Where the plan will run: decides which kinds of storage can be reached.
@@ -98,6 +121,11 @@ fn plan_s3(s3: &S3Storage, field: &str) -> Result<S3Plan, Refusal> {
         force_path_style,
         ca_bundle,
         credentials_secret_ref,
+        sse: _,
+        kms_key_id: _,
+        storage_class: _,
+        tags: _,
+        object_lock: _,
     } = s3;
     check_text(bucket, &format!("{field}.bucket"))?;
     if bucket.contains('/') {
@@ -125,6 +153,7 @@ fn plan_s3(s3: &S3Storage, field: &str) -> Result<S3Plan, Refusal> {
             .map(|source| text_source(source, &format!("{field}.caBundle")))
             .transpose()?,
         credentials_secret,
+        objects: objects::plan(s3, field)?,
     })
 }
 
@@ -208,11 +237,48 @@ mod tests {
                 refused("{s3: {bucket: b, endpoint: 'ftp://x'}}", Place::Cluster),
                 refused("{s3: {bucket: b, endpoint: 'http://u:p@x'}}", Place::Cluster),
                 refused("{s3: {bucket: b, endpoint: 'http://x/bucket'}}", Place::Cluster),
+                refused("{s3: {bucket: b, kmsKeyId: k}}", Place::Cluster),
+                refused("{s3: {bucket: b, sse: AES256, kmsKeyId: k}}", Place::Cluster),
+                refused("{s3: {bucket: b, sse: 'aws:kms', kmsKeyId: 'a b'}}", Place::Cluster),
+                refused("{s3: {bucket: b, storageClass: DEEP_ARCHIVE}}", Place::Cluster),
+                refused("{s3: {bucket: b, storageClass: 'standard ia'}}", Place::Cluster),
+                refused("{s3: {bucket: b, tags: {a: 'b#'}}}", Place::Cluster),
+                refused("{s3: {bucket: b, tags: {'aws:a': b}}}", Place::Cluster),
+                refused("{s3: {bucket: b, tags: {'': b}}}", Place::Cluster),
+                refused(
+                    "{s3: {bucket: b, objectLock: {mode: Compliance, retainDays: 0}}}",
+                    Place::Cluster
+                ),
                 refused("{volume: {claimName: c, path: ../x}}", Place::Cluster),
                 refused("{folder: {path: ''}}", Place::Local),
             ]
             .join("\n")
         );
+    }
+
+    #[test]
+    fn tags_are_few_and_short_as_aws_has_them() {
+        let tags = |tags: &BTreeMap<String, String>| {
+            planned(
+                &serde_json::json!({"s3": {"bucket": "b", "tags": tags}}).to_string(),
+                Place::Cluster,
+            )
+        };
+        let of = |count: usize, key: &str, value: &str| -> BTreeMap<String, String> {
+            (0..count)
+                .map(|number| (format!("{number}{key}"), value.to_owned()))
+                .collect()
+        };
+        assert!(tags(&of(10, &"ü".repeat(127), &"é".repeat(256))).is_ok());
+        assert!(tags(&of(1, " +-=._:/@", "")).is_ok());
+        for (wrong, word) in [
+            (of(11, "a", "b"), "11 tags"),
+            (of(1, &"a".repeat(128), "b"), "128"),
+            (of(1, "a", &"b".repeat(257)), "256"),
+        ] {
+            let refusal = tags(&wrong).unwrap_err();
+            assert!(refusal.sentence().contains(word), "{refusal:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use jiff::Timestamp;
+
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::references::ReferenceError;
@@ -68,6 +70,15 @@ impl std::fmt::Display for Change {
             Self::Encryption(problem) => formatter.write_str(problem),
         }
     }
+}
+
+/// An object that cannot be deleted yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedObject {
+    /// Its key.
+    pub key: String,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// An error of a store. `object` is the full location of an object, or of the storage where no object is at fault;
@@ -164,6 +175,32 @@ pub enum StoreError {
         /// What was to be done.
         action: &'static str,
         /// S3's error code, or the name of the system's error.
+        code: String,
+    },
+    /// Objects that cannot be deleted yet.
+    #[error("{} objects in {location} are locked, {:?} until {}", .objects.len(), .last.key, .last.until)]
+    ObjectsLocked {
+        /// Where.
+        location: String,
+        /// All of them.
+        objects: Vec<LockedObject>,
+        /// The one that is locked for longest.
+        last: LockedObject,
+    },
+    /// The bucket cannot keep objects from deletion.
+    #[error("bucket {bucket:?} has no object lock")]
+    ObjectLockMissing {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The store cannot use the key of the encryption.
+    #[error("the store cannot {action} {object} with its KMS key ({code})")]
+    KeyUnusable {
+        /// Full location.
+        object: String,
+        /// What was to be done.
+        action: &'static str,
+        /// The key management service's error code.
         code: String,
     },
     /// The credentials are wrong.
@@ -270,6 +307,16 @@ pub enum StoreError {
         /// S3's error code.
         code: String,
     },
+    /// What arrived at the store is not what was sent, also after retries.
+    #[error("{object} arrives damaged at store {endpoint} ({code})")]
+    DamagedOnTheWay {
+        /// URL of the endpoint.
+        endpoint: String,
+        /// Full location.
+        object: String,
+        /// S3's error code.
+        code: String,
+    },
     /// Another answer of the store.
     #[error("store {endpoint} refused to {action} {object} (HTTP {status}, {code}{message})")]
     Rejected {
@@ -340,6 +387,7 @@ impl StoreError {
             | Self::Unavailable { .. }
             | Self::CredentialsExpired { .. }
             | Self::ClockSkewed { .. }
+            | Self::DamagedOnTheWay { .. }
             | Self::Client { .. }
             | Self::FileSystem { .. } => true,
             Self::Reference(error) => error.is_missing(),
@@ -360,6 +408,9 @@ impl StoreError {
             | Self::CredentialsExpired { .. }
             | Self::CredentialsMissing { .. } => reasons::STORE_ACCESS_DENIED,
             Self::WrongRegion { .. } => reasons::WRONG_REGION,
+            Self::ObjectsLocked { .. } => reasons::OBJECT_LOCKED,
+            Self::ObjectLockMissing { .. } => reasons::OBJECT_LOCK_MISSING,
+            Self::KeyUnusable { .. } => reasons::STORE_ACCESS_DENIED,
             Self::Unreachable { .. }
             | Self::NotS3 { .. }
             | Self::CertificateRejected { .. }
@@ -376,6 +427,7 @@ impl StoreError {
             | Self::RangeOutside { .. }
             | Self::ClockSkewed { .. }
             | Self::Unavailable { .. }
+            | Self::DamagedOnTheWay { .. }
             | Self::Rejected { .. }
             | Self::Client { .. }
             | Self::FileSystem { .. } => reasons::STORE_FAILED,
@@ -394,16 +446,20 @@ impl StoreError {
             Self::InvalidKey { key, .. } | Self::ObjectChanged { key, .. } | Self::IdentityWrong { key } => {
                 Some(key.clone())
             }
+            Self::ObjectsLocked { location, last, .. } => Some(format!("{location}/{}", last.key)),
             Self::BucketMissing { bucket, .. }
+            | Self::ObjectLockMissing { bucket }
             | Self::WrongRegion { bucket, .. }
             | Self::InvalidCaBundle { bucket } => Some(format!("s3://{bucket}")),
             Self::FolderMissing { path } | Self::PathOutside { path } => Some(path.clone()),
             Self::AccessDenied { object, .. }
+            | Self::KeyUnusable { object, .. }
             | Self::CredentialsRejected { object, .. }
             | Self::CredentialsExpired { object, .. }
             | Self::CredentialsMissing { object, .. }
             | Self::Full { object, .. }
             | Self::Unavailable { object, .. }
+            | Self::DamagedOnTheWay { object, .. }
             | Self::Rejected { object, .. }
             | Self::Client { object, .. }
             | Self::FileSystem { object, .. } => Some(object.clone()),
@@ -444,7 +500,18 @@ impl StoreError {
             Self::AccessDenied { .. } => {
                 "Grant s3:ListBucket, s3:ListBucketMultipartUploads, s3:GetObject, s3:PutObject, \
                  s3:AbortMultipartUpload (and s3:DeleteObject for deletionPolicy Delete) on the bucket and the prefix, \
-                 or write access to the folder."
+                 what sse, tags and objectLock need (docs/storage.md), or write access to the folder."
+                    .into()
+            }
+            Self::ObjectsLocked { .. } => {
+                "Object lock keeps them; nothing has to be done. They can be deleted after that.".into()
+            }
+            Self::ObjectLockMissing { .. } => {
+                "Choose a bucket that was made with object lock, or leave storage.s3.objectLock out.".into()
+            }
+            Self::KeyUnusable { .. } => {
+                "Check that the key of storage.s3.kmsKeyId is there and enabled, and that the credentials may use it \
+                 (kms:GenerateDataKey, kms:Decrypt)."
                     .into()
             }
             Self::CredentialsRejected { .. } => {
@@ -480,6 +547,9 @@ impl StoreError {
             Self::ClockSkewed { .. } => "Set the clocks of the nodes and of the store by NTP.".into(),
             Self::Full { .. } => "Make room, or raise the quota, then run again under a new name.".into(),
             Self::Unavailable { .. } => "Look at the store's own health; a later attempt may succeed.".into(),
+            Self::DamagedOnTheWay { .. } => {
+                "Look for what changes bytes between the Job and the store; a later attempt may succeed.".into()
+            }
             Self::Rejected { .. } => "Look the code up in the documentation of the store.".into(),
             Self::FileSystem { .. } => "Check the volume or the disk.".into(),
             Self::InvalidCaBundle { .. } => {

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use super::key::{self, UNFINISHED};
-use super::{ByteStream, ObjectInfo, Store, StoreError, StoredObject, Upload};
+use super::{ByteStream, ObjectInfo, Retention, Store, StoreError, StoredObject, Upload};
 
 /// Bytes read at once.
 const READ_SIZE: usize = 256 * 1024;
@@ -250,6 +251,18 @@ impl Store for FolderStore {
         Ok(())
     }
 
+    fn retention(&self) -> Option<Retention> {
+        None
+    }
+
+    async fn lock(&self, _keys: &[String]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn locked_until(&self, _key: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
     async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError> {
         let mut aborted = 0;
         for file in self.files(prefix).await?.into_iter().filter(|file| file.unfinished) {
@@ -393,7 +406,7 @@ fn rename_new(temporary: &Path, target: &Path) -> io::Result<()> {
 fn unfinished_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let time = jiff::Timestamp::now().as_nanosecond();
+    let time = Timestamp::now().as_nanosecond();
     format!("{UNFINISHED}{:x}-{time:x}-{number:x}", std::process::id())
 }
 

@@ -55,6 +55,13 @@ pub fn snapshot_of_manifest(key: &str) -> Option<&str> {
     (!snapshot.contains('/')).then_some(snapshot)
 }
 
+/// Whether the object holds rows, so that it may be large.
+#[must_use]
+pub fn holds_rows(key: &str) -> bool {
+    let in_snapshot = key.starts_with(SNAPSHOTS) && key.ends_with("/archive.dump");
+    key.starts_with(CHUNKS) || key.starts_with(PACKS) || in_snapshot
+}
+
 /// A chunk as an object of its own. The key says all that a manifest says of it, so that a listing shows what an
 /// unfinished backup left; and it ends with the writer, so that no key is ever used again after a deletion.
 #[must_use]

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
+use crate::api::storage::ObjectLockMode;
 use crate::plan::storage::StoragePlan;
 use crate::references::References;
 
@@ -32,6 +34,35 @@ pub async fn open(plan: &StoragePlan, references: &dyn References) -> Result<Arc
         StoragePlan::Volume { claim_name, path } => Arc::new(volume::open(claim_name, path)?),
         StoragePlan::Folder { path } => Arc::new(folder::FolderStore::new(path)),
     })
+}
+
+/// Opens the storage of a plan for a backup that begins now: its objects are kept from deletion where the plan says so.
+/// Nothing that is no part of a backup may be written through it but locks.
+pub async fn open_for_backup(plan: &StoragePlan, references: &dyn References) -> Result<Arc<dyn Store>, StoreError> {
+    match plan {
+        StoragePlan::S3(s3) => {
+            let store = s3::S3Store::open(s3, references).await?;
+            Ok(Arc::new(store.retaining(s3.objects.object_lock, Timestamp::now())))
+        }
+        StoragePlan::Volume { .. } | StoragePlan::Folder { .. } => open(plan, references).await,
+    }
+}
+
+/// How an object is kept from deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Who may delete it sooner.
+    pub mode: ObjectLockMode,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+impl Retention {
+    /// Whether an object that is kept like this needs nothing more to be kept like `other`.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.mode >= other.mode && self.until >= other.until
+    }
 }
 
 /// Bytes of an object as they arrive.
@@ -82,14 +113,24 @@ pub trait Store: Send + Sync {
     /// Every object whose key begins with `prefix`, in the order of their keys.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
 
-    /// Deletes objects; a missing one is no error.
+    /// Deletes objects; a missing one is no error. Where some are locked, the others are deleted, and
+    /// `StoreError::ObjectsLocked` names those.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
+
+    /// How `lock` keeps objects from deletion; `None` where the storage asks for nothing like that.
+    fn retention(&self) -> Option<Retention>;
+
+    /// Keeps objects from deletion as `retention` says. One that is kept for as long already stays as it is.
+    async fn lock(&self, keys: &[String]) -> Result<(), StoreError>;
+
+    /// Until when an object cannot be deleted; `None` where it can.
+    async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, StoreError>;
 
     /// Aborts unfinished uploads under `prefix`, which an agent that died left behind. Returns how many.
     async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError>;
 
     /// Proves, without leaving anything behind, that objects can be listed under the prefix; with `write` also that
-    /// an object can be begun there and aborted. The right to delete is not asked for: credentials that can only add
+    /// an object can be begun there and aborted, with all that the storage asks for. The right to delete is not asked for: credentials that can only add
     /// are a good choice for backups.
     async fn check_access(&self, write: bool) -> Result<(), StoreError>;
 }

@@ -5,6 +5,7 @@ mod choices;
 mod chunks;
 mod definitions;
 mod faults;
+mod object_lock;
 mod refusals;
 mod retries;
 mod round_trip;
@@ -47,7 +48,7 @@ pub fn in_bucket(bucket: &str) -> Value {
     in_bucket_of(&s3().endpoint, bucket)
 }
 
-fn in_bucket_of(endpoint: &str, bucket: &str) -> Value {
+pub fn in_bucket_of(endpoint: &str, bucket: &str) -> Value {
     json!({"s3": {
         "bucket": bucket, "prefix": "team/a", "region": S3Server::REGION, "endpoint": endpoint,
         "forcePathStyle": true, "credentialsSecretRef": {"name": "s3"},
@@ -160,7 +161,7 @@ impl Request {
     }
 
     /// A second attempt: the same run in a new process.
-    fn again(&self) -> Self {
+    pub fn again(&self) -> Self {
         let context = Context {
             reporter: Reporter::default(),
             stop: CancellationToken::new(),

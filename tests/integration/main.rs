@@ -16,6 +16,7 @@ mod reach;
 
 mod archive;
 mod backup;
+mod bad_stores;
 mod catalog;
 mod client_programs;
 mod command_line;

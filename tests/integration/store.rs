@@ -1,9 +1,11 @@
 //! The store: one set of rules for S3 and folders, and what faults make of it.
 
+mod chain;
 mod conformance;
 mod faults;
 pub mod full_disk;
 mod lost_answers;
+mod options;
 mod refusals;
 
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use pgrescue::plan::connection::TextSource;
-use pgrescue::plan::storage::{S3Plan, StoragePlan};
+use pgrescue::plan::storage::{ObjectsPlan, S3Plan, StoragePlan};
 use pgrescue::references::manifests::ManifestReferences;
 use pgrescue::store::{self, Store, StoreError, StoredObject};
 use serde_json::json;
@@ -35,6 +37,7 @@ pub fn s3_plan(endpoint: &str) -> S3Plan {
         force_path_style: true,
         ca_bundle: None,
         credentials_secret: Some("s3".into()),
+        objects: ObjectsPlan::default(),
     }
 }
 

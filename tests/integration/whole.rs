@@ -14,7 +14,7 @@ use crate::parts::{Database, PostgresServer, Schema};
 use crate::restore::{self, runtime};
 
 /// Where the restore of a backup request finds its snapshot.
-fn source_of(request: &backup::Request, database: &str, manifest_sha256: &str) -> SnapshotSource {
+pub fn source_of(request: &backup::Request, database: &str, manifest_sha256: &str) -> SnapshotSource {
     SnapshotSource {
         storage: request.plan.storage.clone(),
         snapshot: Some(request.snapshot()),

@@ -10,6 +10,7 @@ use crate::api::status::Artifact;
 use crate::plan::backup::{BackupPlan, DeleteArtifactPlan};
 use crate::plan::report::{Done, Failed, Outcome};
 use crate::plan::{Refusal, Run};
+use crate::store::error::LockedObject;
 use crate::store::manifest::{Manifest, SIZE_LIMIT_BYTES};
 use crate::store::{self, Store, StoreError, layout};
 
@@ -102,7 +103,8 @@ async fn check_chunks(store: &dyn Store, manifest: &Manifest) -> Result<Option<S
     Ok(None)
 }
 
-/// Removes everything of a snapshot: the manifest first, for without it there is no backup.
+/// Removes everything of a snapshot: the manifest first, for without it there is no backup. Where that is locked nothing
+/// is removed.
 async fn remove(store: &dyn Store, snapshot: &str) -> Result<usize, StoreError> {
     let prefix = layout::snapshot_prefix(snapshot);
     store.delete(&[layout::manifest(snapshot)]).await?;
@@ -160,17 +162,41 @@ pub(super) async fn remove_after_failure(store: &dyn Store, snapshot: &str) -> R
 }
 
 /// Deletes the artefact of a deleted resource: the manifest first, then the objects. A second run finds nothing, which
-/// is what it wants.
+/// is what it wants. A backup that is locked stays, whole, and the answer says until when.
 pub async fn delete_artifact(plan: &DeleteArtifactPlan, context: &Context) -> Result<Done, Failed> {
     let store = open(plan, context).await?;
-    let removed = interruptible(context, remove(store.as_ref(), &plan.snapshot)).await?;
-    Ok(done(match removed {
-        0 => format!("The snapshot {} is gone.", plan.snapshot),
-        count => format!(
-            "The snapshot {} was deleted: its manifest and {count} objects.",
-            plan.snapshot
+    let snapshot = &plan.snapshot;
+    let manifest = layout::manifest(snapshot);
+    let locked = match store.locked_until(&manifest).await {
+        // Who may delete need not be allowed to look.
+        Err(StoreError::AccessDenied { .. }) => None,
+        locked => locked.map_err(Refusal::from)?,
+    };
+    let removed = tokio::select! {
+        removed = remove(store.as_ref(), snapshot) => removed,
+        () = context.stop.cancelled() => return Err(Refusal::interrupted().into()),
+    };
+    let removed = match removed {
+        Err(StoreError::ObjectsLocked { last, .. }) => return Err(still_locked(snapshot, &last).into()),
+        removed => removed.map_err(Refusal::from)?,
+    };
+    Ok(done(match (removed, locked) {
+        (0, _) => format!("The snapshot {snapshot} is gone."),
+        (count, None) => format!("The snapshot {snapshot} was deleted: its manifest and {count} objects."),
+        // A bucket with object lock keeps versions.
+        (count, Some(until)) => format!(
+            "The snapshot {snapshot} was deleted: its manifest and {count} objects. The bucket keeps their versions, \
+             which are locked until {until}."
         ),
     }))
+}
+
+fn still_locked(snapshot: &str, last: &LockedObject) -> Refusal {
+    let LockedObject { key, until } = last;
+    let message = format!("The snapshot {snapshot} is locked until {until}.");
+    Refusal::permanent(reasons::OBJECT_LOCKED, message)
+        .object(key)
+        .hint("Object lock keeps the backup, with all its objects. It can be deleted after that.")
 }
 
 /// Removes what a backup's agent that died for good left in the store. A backup that has its manifest was finished

@@ -10,6 +10,7 @@ use super::artifact::check_objects;
 use super::chunks::StoredRows;
 use super::dump::StoredArchive;
 use super::exporter::Exporter;
+use super::object_lock;
 use crate::agent::progress::Reporter;
 use crate::api::reasons;
 use crate::api::status::Artifact;
@@ -19,8 +20,8 @@ use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
     AgeManifest, BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, EncryptionManifest,
-    FORMAT_VERSION, Manifest, ObjectKind, ObjectManifest, Omission, PLAIN_FORMAT_VERSION, RelationManifest,
-    RoleSettingManifest, SelectionManifest, ToolManifest,
+    FORMAT_VERSION, Manifest, ObjectKind, ObjectLockManifest, ObjectManifest, Omission, PLAIN_FORMAT_VERSION,
+    RelationManifest, RoleSettingManifest, SelectionManifest, ToolManifest,
 };
 use crate::store::repository::{Writer, WriterStatistics};
 use crate::store::{self, StoredObject, layout};
@@ -179,6 +180,7 @@ pub(super) async fn commit(
         )
         .hint("Check that nothing else writes to or deletes from the storage; the next attempt comes by itself."));
     }
+    object_lock::lock(run.store.as_ref(), &manifest).await?;
     let bytes = manifest.to_bytes()?;
     let artifact = artifact_of(&manifest, &bytes, &run.store.location());
     match writer {
@@ -277,6 +279,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         memberships,
         role_settings,
         tablespaces,
+        object_lock: run.store.retention().map(ObjectLockManifest::from),
         databases: described,
         objects,
         chunks: None,
@@ -290,14 +293,17 @@ pub(super) fn artifact_of(manifest: &Manifest, bytes: &[u8], location: &str) -> 
     let objects: u64 = manifest.objects.iter().map(|object| object.size).sum();
     let own = objects + bytes.len() as u64;
     let chunks = manifest.chunks.unwrap_or_default();
+    let total = own + chunks.stored_bytes;
+    let reused = chunks.stored_bytes.saturating_sub(chunks.new_bytes);
     Artifact {
         snapshot: manifest.snapshot.clone(),
         location: format!(
             "{location}/{}",
             layout::snapshot_prefix(&manifest.snapshot).trim_end_matches('/')
         ),
-        bytes: own + chunks.stored_bytes,
+        bytes: total,
         new_bytes: Some(own + chunks.new_bytes),
+        reused_percent: u8::try_from(reused * 100 / total.max(1)).ok(),
         rows: manifest.databases.iter().map(|database| database.rows).sum(),
         databases: manifest
             .databases

@@ -12,6 +12,7 @@ mod exporter;
 mod findings;
 mod globals;
 mod manifest;
+mod object_lock;
 mod pg_dump;
 mod pre_data;
 mod relations;
@@ -138,7 +139,7 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
     let recipients = recipients
         .transpose()
         .map_err(|error| Refusal::permanent(reasons::INVALID_SPEC, sentence(&error.to_string())))?;
-    let store = store::open(&plan.storage, references).await?;
+    let store = store::open_for_backup(&plan.storage, references).await?;
     store.check_access(true).await?;
     if steps.chunks.is_some() {
         announcement::check_repository(&store).await?;
@@ -374,6 +375,7 @@ fn stored_sentence(artifact: &Artifact) -> String {
         location,
         bytes,
         new_bytes,
+        reused_percent: _,
         rows,
         databases,
         manifest_sha256: _,

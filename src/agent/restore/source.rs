@@ -343,7 +343,20 @@ async fn open(
     ArchiveReader::open(archive_bytes(store, archive, identities).await?).await
 }
 
+/// Reads the table of contents, a second time where the bytes are not those that were stored: they may have changed on
+/// the way.
 async fn read_toc(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<Toc, Refusal> {
+    match try_read_toc(store, archive, identities).await {
+        Err(refusal) if refusal.reason == reasons::OBJECT_CHANGED => try_read_toc(store, archive, identities).await,
+        read => read,
+    }
+}
+
+async fn try_read_toc(
     store: &dyn Store,
     archive: &ObjectManifest,
     identities: Option<&Arc<Identities>>,

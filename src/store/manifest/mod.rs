@@ -20,7 +20,7 @@ pub use database::{
 };
 pub use encryption::{AgeManifest, EncryptionManifest};
 pub use foreign::{ForeignDataWrapperManifest, ForeignServerManifest, UserMappingManifest};
-pub use object::{ObjectKind, ObjectManifest};
+pub use object::{ObjectKind, ObjectLockManifest, ObjectManifest};
 pub use relation::{
     ColumnManifest, ConstraintManifest, DataManifest, ForeignTableManifest, IndexManifest, PartitioningManifest,
     Persistence, RelationKind, RelationManifest,
@@ -81,6 +81,9 @@ pub struct Manifest {
     pub role_settings: Vec<RoleSettingManifest>,
     /// Tablespaces of the server, by name.
     pub tablespaces: Vec<TablespaceManifest>,
+    /// How its objects, and the chunks that it names, were kept from deletion when it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_lock: Option<ObjectLockManifest>,
     /// Databases of the backup, by name.
     pub databases: Vec<DatabaseManifest>,
     /// Every object that the backup has to itself, but the manifest.

@@ -1,9 +1,11 @@
 //! The stored objects of a backup.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::store::StoredObject;
+use crate::api::storage::ObjectLockMode;
+use crate::store::{Retention, StoredObject};
 
 /// A stored object.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -31,6 +33,29 @@ pub enum ObjectKind {
     Archive,
     /// `pre-data.sql`: the first section of the archive in plain text.
     PreData,
+}
+
+/// How the objects of a backup are kept from deletion.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectLockManifest {
+    /// Who may delete them sooner.
+    pub mode: ObjectLockMode,
+    /// Until when; a later backup may have made it longer for what it shares.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub until: Timestamp,
+}
+
+impl From<Retention> for ObjectLockManifest {
+    fn from(Retention { mode, until }: Retention) -> Self {
+        Self { mode, until }
+    }
+}
+
+impl From<ObjectLockManifest> for Retention {
+    fn from(ObjectLockManifest { mode, until }: ObjectLockManifest) -> Self {
+        Self { mode, until }
+    }
 }
 
 impl ObjectManifest {

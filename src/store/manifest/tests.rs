@@ -40,6 +40,7 @@ fn manifest() -> Manifest {
         }],
         objects: vec![ObjectManifest::new(stored("x"), ObjectKind::Archive, Some("a b"))],
         chunks: None,
+        object_lock: None,
         omissions: vec![],
         warnings: vec![],
     }

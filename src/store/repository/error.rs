@@ -5,6 +5,7 @@ use crate::plan::Refusal;
 use crate::plan::refusal::sentence;
 use crate::store::StoreError;
 use crate::store::encryption::EncryptionError;
+use crate::store::error::Change;
 
 use super::config::FORMAT_VERSION;
 
@@ -110,6 +111,9 @@ pub enum ChunkDamage {
         /// Byte behind its last.
         end: u64,
     },
+    /// The store gave other bytes than it keeps, or keeps others than it was given.
+    #[error("{0}")]
+    Changed(Change),
     /// The stored bytes are others.
     #[error("its SHA-256 was {expected} and is {found}")]
     Sha256 {

@@ -59,7 +59,7 @@ impl Lock {
     /// Deletes the lock, or says in it that it is over where the credentials may not delete.
     pub(super) async fn remove(mut self, store: &dyn Store) -> Result<(), StoreError> {
         match store.delete(&[self.key()]).await {
-            Err(StoreError::AccessDenied { .. }) => {
+            Err(StoreError::AccessDenied { .. } | StoreError::ObjectsLocked { .. }) => {
                 self.ended = true;
                 self.write(store).await
             }

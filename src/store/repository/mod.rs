@@ -38,6 +38,7 @@ pub use error::{ChunkDamage, RepositoryError};
 pub use name::{ChunkName, InvalidChunkName};
 pub use overview::{RepositoryStatistics, SnapshotSummary, WriterSummary, snapshots};
 pub use prune::{PruneOptions, PruneReport};
+pub use references::not_yet_locked;
 pub use writer::{StoredChunk, Writer, WriterOptions, WriterStatistics};
 
 /// A repository that is open.

@@ -23,7 +23,7 @@ use super::key_hash::KeyHash;
 use super::lock::Lock;
 use super::watch::{self, Watched};
 use super::{Repository, RepositoryError, references};
-use crate::store::{ObjectInfo, layout};
+use crate::store::{ObjectInfo, StoreError, layout};
 
 /// Objects that one request deletes.
 const BATCH: usize = 1000;
@@ -69,6 +69,8 @@ pub struct PruneReport {
     pub in_grace: u64,
     /// Objects that a backup may need that began before they were condemned.
     pub held: u64,
+    /// Objects that the store keeps from deletion (object lock). They stay condemned.
+    pub locked: u64,
     /// Objects that were deleted.
     pub deleted: u64,
     /// Bytes of them.
@@ -222,14 +224,23 @@ impl Prune<'_> {
         }
     }
 
+    /// Deletes objects. One that is locked stays for a later prune.
     async fn delete(&mut self, objects: &[&ObjectInfo]) -> Result<(), RepositoryError> {
         for batch in objects.chunks(BATCH) {
+            let mut locked = HashSet::new();
             if !self.options.dry_run {
                 let keys: Vec<String> = batch.iter().map(|object| object.key.clone()).collect();
-                self.repository.store.delete(&keys).await?;
+                match self.repository.store.delete(&keys).await {
+                    Err(StoreError::ObjectsLocked { objects, .. }) => {
+                        locked.extend(objects.into_iter().map(|object| object.key));
+                    }
+                    deleted => deleted?,
+                }
             }
-            self.report.deleted += batch.len() as u64;
-            self.report.deleted_bytes += batch.iter().map(|object| object.size).sum::<u64>();
+            let deleted = batch.iter().filter(|object| !locked.contains(&object.key));
+            self.report.deleted += deleted.clone().count() as u64;
+            self.report.deleted_bytes += deleted.map(|object| object.size).sum::<u64>();
+            self.report.locked += locked.len() as u64;
         }
         Ok(())
     }

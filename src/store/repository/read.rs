@@ -27,13 +27,20 @@ impl Repository {
         };
         let mut attempt = 1;
         loop {
-            let stored = read_stored(&*self.store, chunk, self.recipients()).await?;
-            let (key, description, identities) = (self.key, chunk.clone(), identities.clone());
-            match blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await? {
-                Ok(stream) => return Ok(stream),
-                Err(ChunkDamage::Sha256 { .. }) if attempt < ATTEMPTS => attempt += 1,
-                Err(damage) => return Err(damaged(chunk, damage)),
+            let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
+                Ok(stored) => {
+                    let (key, description, identities) = (self.key, chunk.clone(), identities.clone());
+                    match blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await? {
+                        Ok(stream) => return Ok(stream),
+                        Err(damage) => damage,
+                    }
+                }
+                Err(error) => damage_of(error)?,
+            };
+            if attempt == ATTEMPTS || !may_pass(&damage) {
+                return Err(damaged(chunk, damage));
             }
+            attempt += 1;
         }
     }
 
@@ -41,19 +48,38 @@ impl Repository {
     pub(super) async fn read_proved(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
         let mut attempt = 1;
         loop {
-            let stored = read_stored(&*self.store, chunk, self.recipients()).await?;
-            let description = chunk.clone();
-            let (stored, checked) = blocking(move || {
-                let checked = frame::check_sha256(&stored, &description);
-                (stored, checked)
-            })
-            .await?;
-            match checked {
-                Ok(()) => return Ok(stored),
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                Err(damage) => return Err(damaged(chunk, damage)),
+            let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
+                Ok(stored) => {
+                    let description = chunk.clone();
+                    let (stored, checked) = blocking(move || {
+                        let checked = frame::check_sha256(&stored, &description);
+                        (stored, checked)
+                    })
+                    .await?;
+                    match checked {
+                        Ok(()) => return Ok(stored),
+                        Err(damage) => damage,
+                    }
+                }
+                Err(error) => damage_of(error)?,
+            };
+            if attempt == ATTEMPTS || !may_pass(&damage) {
+                return Err(damaged(chunk, damage));
             }
+            attempt += 1;
         }
+    }
+}
+
+/// Whether the bytes may be others when they are read again.
+const fn may_pass(damage: &ChunkDamage) -> bool {
+    matches!(damage, ChunkDamage::Sha256 { .. } | ChunkDamage::Changed(_))
+}
+
+fn damage_of(error: RepositoryError) -> Result<ChunkDamage, RepositoryError> {
+    match error {
+        RepositoryError::Damaged { damage, .. } => Ok(damage),
+        error => Err(error),
     }
 }
 
@@ -78,6 +104,7 @@ async fn read_stored(
     let explain = |error| match error {
         StoreError::ObjectMissing { .. } => damaged(chunk, ChunkDamage::Missing),
         StoreError::RangeOutside { .. } => damaged(chunk, truncated()),
+        StoreError::ObjectChanged { change, .. } => damaged(chunk, ChunkDamage::Changed(change)),
         StoreError::InvalidKey { .. } => damaged(chunk, ChunkDamage::Manifest("the key of the object is none")),
         error => error.into(),
     };

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
 use super::key_hash::KeyHash;
-use crate::store::manifest::{self, BackupReference, ChunkedRows, DataFormat, EncryptionManifest, ObjectManifest};
-use crate::store::{self, Store, StoreError, layout};
+use crate::store::manifest::{
+    self, BackupReference, ChunkedRows, DataFormat, EncryptionManifest, ObjectLockManifest, ObjectManifest,
+};
+use crate::store::{self, Retention, Store, StoreError, layout};
 
 /// A manifest, as far as the repository needs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +22,8 @@ pub(super) struct SnapshotManifest {
     pub data_format: DataFormat,
     #[serde(default)]
     pub encryption: Option<EncryptionManifest>,
+    #[serde(default)]
+    pub object_lock: Option<ObjectLockManifest>,
     pub databases: Vec<SnapshotDatabase>,
     pub objects: Vec<ObjectManifest>,
 }
@@ -103,17 +107,34 @@ pub(super) async fn referenced(store: &dyn Store) -> Result<HashSet<KeyHash>, Re
     let mut hashes = HashSet::new();
     for snapshot in list(store).await? {
         if let Found::Manifest(manifest) = read(store, &snapshot).await? {
-            let chunks = manifest
-                .relations()
-                .filter_map(|(_, relation)| relation.chunks.as_ref());
-            hashes.extend(
-                chunks
-                    .flat_map(|rows| &rows.chunks)
-                    .map(|chunk| KeyHash::of(&chunk.object)),
-            );
+            hashes.extend(manifest.chunk_objects());
         }
     }
     Ok(hashes)
+}
+
+/// Those of the objects that must still be locked, so that all of them are kept as `retention` says. A backup has
+/// locked everything that its manifest names before the manifest was written: what such a manifest says saves a
+/// request for each object, and a retention that is longer is not touched. A manifest that cannot be read saves
+/// nothing.
+pub async fn not_yet_locked(
+    store: &dyn Store,
+    mut objects: Vec<String>,
+    retention: Retention,
+) -> Result<Vec<String>, RepositoryError> {
+    for snapshot in list(store).await? {
+        let manifest = match read(store, &snapshot).await {
+            Ok(Found::Manifest(manifest)) => manifest,
+            Ok(Found::Abandoned(_) | Found::Nothing) | Err(RepositoryError::Unreadable { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let covers = |lock: &ObjectLockManifest| Retention::from(*lock).covers(retention);
+        if manifest.object_lock.as_ref().is_some_and(covers) {
+            let locked: HashSet<KeyHash> = manifest.chunk_objects().collect();
+            objects.retain(|key| *key != layout::REPOSITORY && !locked.contains(&KeyHash::of(key)));
+        }
+    }
+    Ok(objects)
 }
 
 impl SnapshotManifest {
@@ -122,6 +143,13 @@ impl SnapshotManifest {
         self.encryption
             .as_ref()
             .map_or(&[], |encryption| &encryption.age.recipients)
+    }
+
+    /// Hashes of the keys of its chunks and packs.
+    fn chunk_objects(&self) -> impl Iterator<Item = KeyHash> {
+        let rows = self.relations().filter_map(|(_, relation)| relation.chunks.as_ref());
+        rows.flat_map(|rows| &rows.chunks)
+            .map(|chunk| KeyHash::of(&chunk.object))
     }
 
     /// Every relation with its database.

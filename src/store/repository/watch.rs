@@ -80,12 +80,13 @@ async fn give_up(store: &dyn Store, silent: Vec<Lock>, active: Vec<Lock>) -> Res
         active,
         given_up: Vec::new(),
     };
+    let silent_writers: Vec<String> = silent.iter().map(|lock| lock.writer.clone()).collect();
     for lock in silent {
-        // The next attempt of the same run needs the place. It removes this lock, as soon as it may.
+        // An attempt of the same run that lives needs the place.
         let locks = lock::read_all(store).await?;
         if locks
             .iter()
-            .any(|other| !other.ended && other.snapshot == lock.snapshot && other.writer != lock.writer)
+            .any(|other| !other.ended && other.snapshot == lock.snapshot && !silent_writers.contains(&other.writer))
         {
             watched.active.push(lock);
             continue;

@@ -7,20 +7,25 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::operation::upload_part::UploadPartError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, ConnectorBuilder};
+use aws_smithy_http_client::{Builder, ConnectorBuilder, HttpClientError};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::failure::DAMAGED_ON_THE_WAY;
 use crate::plan::references::{S3_ACCESS_KEY, S3_SECRET_KEY};
 use crate::plan::storage::S3Plan;
 use crate::references::{ReferenceError, References};
@@ -67,13 +72,17 @@ impl Clients {
         let mut config = if let Some(credentials) = credentials {
             aws_sdk_s3::Config::builder().credentials_provider(SharedCredentialsProvider::new(credentials))
         } else {
-            let shared = aws_config::defaults(BehaviorVersion::latest()).region(region.clone());
+            let mut shared = aws_config::defaults(BehaviorVersion::latest()).region(region.clone());
+            if let Some(client) = credentials_client() {
+                shared = shared.http_client(client);
+            }
             aws_sdk_s3::config::Builder::from(&shared.load().await)
         };
         config = config
             .behavior_version(BehaviorVersion::latest())
             .region(region.clone())
             .force_path_style(plan.force_path_style)
+            .retry_classifier(Damaged)
             .http_client(http_client(plan, references).await?)
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled()
@@ -112,6 +121,32 @@ impl Clients {
 pub(super) fn timeout_for(bytes: u64) -> aws_sdk_s3::config::Builder {
     let timeout = ATTEMPT + Duration::from_secs(bytes / (64 * 1024));
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
+}
+
+/// Sends again what the store says arrived damaged; the SDK takes that for a fault of the request.
+#[derive(Debug)]
+struct Damaged;
+
+impl ClassifyRetry for Damaged {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err);
+        let Some(error) = error.and_then(|error| error.as_operation_error()) else {
+            return RetryAction::NoActionIndicated;
+        };
+        let code = error
+            .downcast_ref()
+            .and_then(PutObjectError::code)
+            .or_else(|| error.downcast_ref().and_then(UploadPartError::code));
+        if code.is_some_and(|code| DAMAGED_ON_THE_WAY.contains(&code)) {
+            RetryAction::transient_error()
+        } else {
+            RetryAction::NoActionIndicated
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "damaged on the way"
+    }
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), StoreError> {
@@ -173,19 +208,32 @@ async fn http_client(plan: &S3Plan, references: &dyn References) -> Result<Share
             TrustStore::empty().with_pem_certificate(bundle.expose_secret().as_bytes())
         }
     };
-    let context = TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|error| StoreError::Client {
-            object: format!("s3://{}", plan.bucket),
-            action: "set up TLS for",
-            source: error.into(),
-        })?;
+    client_with(trust, ProxyConfig::from_env()).map_err(|error| StoreError::Client {
+        object: format!("s3://{}", plan.bucket),
+        action: "set up TLS for",
+        source: error.into(),
+    })
+}
+
+/// For the services that give credentials: over HTTPS they are reached through the environment's proxy. What they say
+/// over HTTP comes from the machine or the cluster itself, where no proxy leads. `None` where there is no proxy.
+fn credentials_client() -> Option<SharedHttpClient> {
+    let variable = |names: [&str; 2]| {
+        let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+        values.find(|value| !value.is_empty())
+    };
+    let proxy = ProxyConfig::https(variable(["HTTPS_PROXY", "https_proxy"])?).ok()?;
+    let proxy = proxy.no_proxy(variable(["NO_PROXY", "no_proxy"]).unwrap_or_default());
+    client_with(TrustStore::default(), proxy).ok()
+}
+
+fn client_with(trust: TrustStore, proxy: ProxyConfig) -> Result<SharedHttpClient, HttpClientError> {
+    let context = TlsContext::builder().with_trust_store(trust).build()?;
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = ConnectorBuilder::default()
             .tls_provider(Provider::rustls(CryptoMode::AwsLc))
             .tls_context(context.clone())
-            .proxy_config(ProxyConfig::from_env());
+            .proxy_config(proxy.clone());
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         connector.build()

@@ -12,6 +12,14 @@ use super::Place;
 use crate::store::StoreError;
 use crate::store::error::ConnectionFailure;
 
+/// Codes of a store that found another checksum or another length than it was told: the request is good.
+pub(super) const DAMAGED_ON_THE_WAY: [&str; 4] = [
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+];
+
 /// An answer of the store that is an error.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
@@ -136,6 +144,8 @@ fn from_answer(place: &Place, action: &'static str, key: Option<&str>, answer: A
             _,
         )
         | (_, 507) => StoreError::Full { object, code: shown },
+        (damaged, _) if DAMAGED_ON_THE_WAY.contains(&damaged) => StoreError::DamagedOnTheWay { endpoint, object, code },
+        (kms, _) if kms.starts_with("KMS.") => StoreError::KeyUnusable { object, action, code },
         ("AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "InvalidObjectState", _) | ("", 403) => {
             StoreError::AccessDenied {
                 object,
@@ -144,6 +154,7 @@ fn from_answer(place: &Place, action: &'static str, key: Option<&str>, answer: A
             }
         }
         ("", 200..=407 | 409..=428) => StoreError::NotS3 { endpoint, status },
+        ("NotImplemented", _) | (_, 501) => rejected(endpoint, object, action, status, shown, message),
         (
             "SlowDown"
             | "ServiceUnavailable"
@@ -162,17 +173,28 @@ fn from_answer(place: &Place, action: &'static str, key: Option<&str>, answer: A
             status,
             code: shown,
         },
-        _ => StoreError::Rejected {
-            endpoint,
-            object,
-            action,
-            status,
-            code: shown,
-            message: if message.is_empty() {
-                message
-            } else {
-                format!(": {message}")
-            },
+        _ => rejected(endpoint, object, action, status, shown, message),
+    }
+}
+
+fn rejected(
+    endpoint: String,
+    object: String,
+    action: &'static str,
+    status: u16,
+    code: String,
+    message: String,
+) -> StoreError {
+    StoreError::Rejected {
+        endpoint,
+        object,
+        action,
+        status,
+        code,
+        message: if message.is_empty() {
+            message
+        } else {
+            format!(": {message}")
         },
     }
 }
@@ -316,6 +338,9 @@ mod tests {
             ("", 400),
             ("", 200),
             ("EntityTooLarge", 400),
+            ("BadDigest", 400),
+            ("KMS.DisabledException", 400),
+            ("NotImplemented", 501),
         ]
         .into_iter()
         .map(|(code, status)| {

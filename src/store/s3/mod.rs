@@ -2,6 +2,8 @@
 
 mod client;
 mod failure;
+mod lock;
+mod options;
 mod part_size;
 mod read;
 mod upload;
@@ -15,15 +17,22 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use jiff::Timestamp;
 
-use super::{ByteStream, ObjectInfo, Store, StoreError, Upload, key};
+use super::error::LockedObject;
+use super::{ByteStream, ObjectInfo, Retention, Store, StoreError, Upload, key};
+use crate::api::storage::ObjectLock;
 use crate::plan::storage::S3Plan;
 use crate::references::References;
 use client::Clients;
+use options::Options;
 use upload::S3Upload;
 
 /// Objects that one request deletes at most.
 const DELETE_AT_ONCE: usize = 1000;
+
+/// S3's code for what the credentials may not do, and for what a lock forbids.
+const ACCESS_DENIED: &str = "AccessDenied";
 
 /// Where objects are, for requests and for messages.
 #[derive(Clone, Debug)]
@@ -73,6 +82,7 @@ impl Place {
 struct Connection {
     clients: Clients,
     place: Place,
+    options: Options,
     /// The store has answered once.
     answered: AtomicBool,
 }
@@ -135,9 +145,19 @@ impl S3Store {
             connection: Arc::new(Connection {
                 clients,
                 place,
+                options: Options::new(&plan.objects),
                 answered: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Keeps the objects of a backup that begins now from deletion, as the lock says.
+    #[must_use]
+    pub fn retaining(mut self, lock: Option<ObjectLock>, now: Timestamp) -> Self {
+        if let Some(connection) = Arc::get_mut(&mut self.connection) {
+            connection.options.retention = lock.map(|lock| options::retention(lock, now));
+        }
+        self
     }
 
     fn place(&self) -> &Place {
@@ -166,7 +186,34 @@ impl S3Store {
         Ok((objects.collect(), page.next_continuation_token))
     }
 
-    async fn delete_some(&self, keys: &[String]) -> Result<(), StoreError> {
+    /// Deletes objects. Returns those that are locked.
+    async fn delete_some(&self, keys: &[String]) -> Result<Vec<LockedObject>, StoreError> {
+        let denied = self.try_delete(keys).await?;
+        if denied.is_empty() {
+            return Ok(Vec::new());
+        }
+        let locked = lock::locked(&self.connection, &denied).await?;
+        // Some stores refuse the whole request for one object that is locked.
+        let mut others = denied;
+        others.retain(|key| locked.iter().all(|locked| locked.key != *key));
+        let denied = if locked.is_empty() || others.is_empty() {
+            others
+        } else {
+            self.try_delete(&others).await?
+        };
+        match denied.first() {
+            None => Ok(locked),
+            Some(key) => Err(failure::of_code(
+                self.place(),
+                "delete",
+                Some(key),
+                ACCESS_DENIED.into(),
+            )),
+        }
+    }
+
+    /// Deletes objects. Returns those that the store denied to delete.
+    async fn try_delete(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
         let mut objects = Vec::with_capacity(keys.len());
         for key in keys {
             key::check(key)?;
@@ -176,19 +223,22 @@ impl S3Store {
         let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
         let request = self.connection.client().delete_objects().bucket(&self.place().bucket);
         let request = request.delete(delete.map_err(|error| self.cannot_build("delete", error))?);
-        let output = self.connection.settle("delete", None, request.send().await).await?;
-        match output.errors.unwrap_or_default().into_iter().next() {
-            None => Ok(()),
-            Some(error) => {
-                let key = error.key.as_deref().and_then(|full| self.place().short_key(full));
-                Err(failure::of_code(
-                    self.place(),
-                    "delete",
-                    key.as_deref(),
-                    error.code.unwrap_or_default(),
-                ))
+        let output = match self.connection.settle("delete", None, request.send().await).await {
+            Err(StoreError::AccessDenied { .. }) => return Ok(keys.to_vec()),
+            output => output?,
+        };
+        let mut denied = Vec::new();
+        for error in output.errors.unwrap_or_default() {
+            let key = error.key.as_deref().and_then(|full| self.place().short_key(full));
+            match (error.code.as_deref(), key) {
+                (Some(ACCESS_DENIED), Some(key)) => denied.push(key),
+                (code, key) => {
+                    let code = code.unwrap_or_default().to_owned();
+                    return Err(failure::of_code(self.place(), "delete", key.as_deref(), code));
+                }
             }
         }
+        Ok(denied)
     }
 
     fn cannot_build(&self, action: &'static str, error: aws_sdk_s3::error::BuildError) -> StoreError {
@@ -249,10 +299,34 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let mut locked = Vec::new();
         for some in keys.chunks(DELETE_AT_ONCE) {
-            self.delete_some(some).await?;
+            locked.extend(self.delete_some(some).await?);
         }
-        Ok(())
+        match locked.iter().max_by_key(|object| object.until).cloned() {
+            None => Ok(()),
+            Some(last) => Err(StoreError::ObjectsLocked {
+                location: self.location(),
+                objects: locked,
+                last,
+            }),
+        }
+    }
+
+    fn retention(&self) -> Option<Retention> {
+        self.connection.options.retention
+    }
+
+    async fn lock(&self, keys: &[String]) -> Result<(), StoreError> {
+        match self.retention() {
+            Some(retention) => lock::lock(&self.connection, keys, retention).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn locked_until(&self, key: &str) -> Result<Option<Timestamp>, StoreError> {
+        key::check(key)?;
+        Ok(lock::find(&self.connection, key).await?.until())
     }
 
     async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError> {
@@ -262,6 +336,9 @@ impl Store for S3Store {
     async fn check_access(&self, write: bool) -> Result<(), StoreError> {
         self.list_page("", 1, None).await?;
         if write {
+            if self.retention().is_some() {
+                lock::check_bucket(&self.connection).await?;
+            }
             upload::check_access(&self.connection).await?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
@@ -84,10 +85,11 @@ impl S3Upload {
         let content = self.filling.split().freeze();
         let crc32 = self.add_crc(&content);
         let place = &self.connection.place;
+        let request = self.connection.client().put_object();
         let request = self
             .connection
-            .client()
-            .put_object()
+            .options
+            .put(&self.key, request)
             .bucket(&place.bucket)
             .key(place.full_key(&self.key))
             .checksum_crc32(encode(crc32))
@@ -324,10 +326,17 @@ impl Multipart {
 }
 
 async fn begin(connection: &Connection, key: &str) -> Result<String, StoreError> {
+    let request = connection.client().create_multipart_upload();
+    begin_as(connection, key, connection.options.begin(key, request)).await
+}
+
+async fn begin_as(
+    connection: &Connection,
+    key: &str,
+    request: CreateMultipartUploadFluentBuilder,
+) -> Result<String, StoreError> {
     let place = &connection.place;
-    let result = connection
-        .client()
-        .create_multipart_upload()
+    let result = request
         .bucket(&place.bucket)
         .key(place.full_key(key))
         .checksum_algorithm(ChecksumAlgorithm::Crc32)
@@ -443,10 +452,12 @@ pub(super) async fn abort_all(connection: &Connection, prefix: &str) -> Result<u
     Ok(aborted)
 }
 
-/// Begins an upload and aborts it: neither leaves a trace, also where the bucket keeps versions.
+/// Begins an upload and aborts it: neither leaves a trace, also where the bucket keeps versions. It asks for everything
+/// that any object of the storage asks for; an upload that is aborted is never locked.
 pub(super) async fn check_access(connection: &Connection) -> Result<(), StoreError> {
     let key = "access";
-    let id = begin(connection, key).await?;
+    let request = connection.client().create_multipart_upload();
+    let id = begin_as(connection, key, connection.options.begin_with_all(request)).await?;
     abort_one(connection, key, &connection.place.full_key(key), &id).await
 }
 

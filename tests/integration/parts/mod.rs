@@ -6,6 +6,7 @@
 
 mod certificates;
 mod content;
+mod faulty;
 mod network;
 mod pgbouncer;
 mod postgres;
@@ -19,6 +20,8 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 pub use certificates::Certificates;
+pub use content::Content;
+pub use faulty::{Fault, FaultyProxy, Request};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quoted};
 pub use s3::S3Server;

@@ -22,25 +22,30 @@ impl S3Server {
     pub const REGION: &str = "eu-central-1";
 
     pub fn start() -> Self {
-        Self::start_with(false)
+        Self::start_with(false, false)
+    }
+
+    /// Buckets may keep the versions of their objects; those with object lock do.
+    pub fn start_with_versions() -> Self {
+        Self::start_with(false, true)
     }
 
     /// With the server certificate of [`Certificates::of_this_process`].
     pub fn start_tls() -> Self {
-        Self::start_with(true)
+        Self::start_with(true, false)
     }
 
-    fn start_with(tls: bool) -> Self {
+    fn start_with(tls: bool, versions: bool) -> Self {
         install("versitygw");
         for _ in 0..5 {
-            if let Some(server) = Self::try_start(tls) {
+            if let Some(server) = Self::try_start(tls, versions) {
                 return server;
             }
         }
         panic!("versitygw ended five times as it started");
     }
 
-    fn try_start(tls: bool) -> Option<Self> {
+    fn try_start(tls: bool, versions: bool) -> Option<Self> {
         let folder = new_folder("s3");
         let port = network::free_port();
         fs::create_dir(folder.join("buckets")).expect("the folder is ours");
@@ -64,7 +69,15 @@ impl S3Server {
                 command.extend([option.to_owned(), path.display().to_string()]);
             }
         }
-        command.extend(["posix".to_owned(), folder.join("buckets").display().to_string()]);
+        command.push("posix".to_owned());
+        if versions {
+            fs::create_dir(folder.join("versions")).expect("the folder is ours");
+            command.extend([
+                "--versioning-dir".to_owned(),
+                folder.join("versions").display().to_string(),
+            ]);
+        }
+        command.push(folder.join("buckets").display().to_string());
         let credentials = [
             ("ROOT_ACCESS_KEY", Self::ACCESS_KEY.to_owned()),
             ("ROOT_SECRET_KEY", Self::SECRET_KEY.to_owned()),
@@ -103,6 +116,13 @@ impl S3Server {
     /// A folder is a bucket.
     pub fn create_bucket(&self, bucket: &str) {
         fs::create_dir(self.bucket_folder(bucket)).expect("the bucket is new");
+    }
+
+    /// A bucket with object lock; on a server that keeps versions it keeps them.
+    pub async fn create_locked_bucket(&self, bucket: &str) {
+        let request = Self::client(&self.endpoint).create_bucket().bucket(bucket);
+        let request = request.object_lock_enabled_for_bucket(true);
+        request.send().await.expect("the bucket is new");
     }
 
     /// The folder that holds a bucket's objects as files.

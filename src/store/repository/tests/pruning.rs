@@ -180,7 +180,7 @@ async fn nothing_is_deleted_while_a_manifest_cannot_be_read() {
     delete_snapshot(&store, "a").await;
     for content in [
         &b"{"[..],
-        br#"{"formatVersion": 2}"#,
+        br#"{"formatVersion": 3}"#,
         br#"{"formatVersion": 1, "snapshot": "b"}"#,
     ] {
         put_object(&store, &layout::manifest("b"), content).await;
@@ -196,4 +196,30 @@ async fn nothing_is_deleted_while_a_manifest_cannot_be_read() {
         store.delete(&[key]).await.unwrap();
     }
     assert_eq!(repository.prune(&prune_now()).await.unwrap().deleted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_locked_stays_condemned_and_goes_when_it_is_free() {
+    let simulated = SimulatedStore::new(Network::default());
+    let store = simulated.client(0, Network::calm());
+    let repository = repository(&store).await;
+    let chunks = back_up(&repository, "a", [1, 3, 5]).await;
+    delete_snapshot(&store, "a").await;
+    simulated.lock(&[chunks[1].object.clone()]);
+    let report = repository.prune(&prune_now()).await.unwrap();
+    assert_eq!((report.deleted, report.locked), (2, 1), "{report:?}");
+    assert!(report.deleted_bytes > 0);
+    assert_eq!(keys(&store, "chunks/").await, [chunks[1].object.clone()]);
+    // No backup relies on it meanwhile: it may be free, and go, at any time.
+    let next = back_up(&repository, "b", [3]).await;
+    assert_ne!(next[0].object, chunks[1].object);
+    assert_eq!(repository.prune(&prune_now()).await.unwrap().locked, 1);
+    simulated.lock(&[]);
+    let report = repository.prune(&prune_now()).await.unwrap();
+    assert_eq!(
+        (report.deleted, report.locked, report.condemned),
+        (1, 0, 0),
+        "{report:?}"
+    );
+    assert_eq!(keys(&store, "chunks/").await, [next[0].object.clone()]);
 }

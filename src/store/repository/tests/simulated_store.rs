@@ -2,18 +2,19 @@
 //!
 //! It looks at every change: a manifest whose chunks are not all there is a violation, whichever came first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::store::error::ConnectionFailure;
-use crate::store::{ByteStream, ObjectInfo, Store, StoreError, StoredObject, Upload, layout};
+use crate::store::error::{ConnectionFailure, LockedObject};
+use crate::store::{ByteStream, ObjectInfo, Retention, Store, StoreError, StoredObject, Upload, layout};
 
 /// What a client suffers. Chances are in 1000.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +65,8 @@ struct Objects {
     all: BTreeMap<String, Bytes>,
     /// Objects that each manifest names.
     named: BTreeMap<String, Vec<String>>,
+    /// Objects that cannot be deleted.
+    locked: BTreeSet<String>,
     violations: Vec<String>,
 }
 
@@ -92,7 +95,8 @@ impl Objects {
 }
 
 fn named(manifest: &[u8]) -> Vec<String> {
-    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+    // One that cannot be read names nothing.
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
     let relations = manifest["databases"][0]["relations"].as_array().cloned();
     let chunks = relations
         .into_iter()
@@ -136,6 +140,11 @@ impl SimulatedStore {
 
     pub fn violations(&self) -> Vec<String> {
         self.objects.lock().unwrap().violations.clone()
+    }
+
+    /// From now on these are all that cannot be deleted.
+    pub fn lock(&self, keys: &[String]) {
+        self.objects.lock().unwrap().locked = keys.iter().cloned().collect();
     }
 
     pub fn keys(&self, prefix: &str) -> Vec<String> {
@@ -291,11 +300,43 @@ impl Store for Client {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let mut kept = Vec::new();
         for key in keys {
-            let key = key.clone();
-            self.request(move |objects| objects.delete(&key)).await?;
+            let delete = key.clone();
+            let locked = self.request(move |objects| {
+                let locked = objects.locked.contains(&delete);
+                if !locked {
+                    objects.delete(&delete);
+                }
+                locked
+            });
+            if locked.await? {
+                kept.push(LockedObject {
+                    key: key.clone(),
+                    until: Timestamp::MAX,
+                });
+            }
         }
+        match kept.last().cloned() {
+            None => Ok(()),
+            Some(last) => Err(StoreError::ObjectsLocked {
+                location: self.location(),
+                objects: kept,
+                last,
+            }),
+        }
+    }
+
+    fn retention(&self) -> Option<Retention> {
+        None
+    }
+
+    async fn lock(&self, _keys: &[String]) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn locked_until(&self, _key: &str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
     }
 
     async fn abort_uploads(&self, _prefix: &str) -> Result<usize, StoreError> {

@@ -116,15 +116,16 @@ async fn a_store_that_fails_fails_the_backup_for_every_worker() {
         ..Network::calm()
     };
     let mut failures = 0;
-    for seed in 0..40 {
+    for seed in 0..200 {
         let client = store.client(seed, failing);
-        let Ok(repository) = Repository::open(client).await else {
+        let Ok(mut repository) = Repository::open(client).await else {
             continue;
         };
+        repository.pack_sizes = SIZES;
         let Ok(writer) = Writer::begin(Arc::new(repository), options("a")).await else {
             continue;
         };
-        match put(&writer, 0..20).await {
+        match put(&writer, seed * 20..seed * 20 + 20).await {
             Ok(_) => {}
             Err(error @ RepositoryError::NotStored(_)) => {
                 failures += 1;
@@ -145,7 +146,9 @@ async fn a_worker_that_is_dropped_in_the_middle_fails_the_backup() {
     let store = calm();
     let repository = repository(&store).await;
     let writer = Writer::begin(Arc::clone(&repository), options("a")).await.unwrap();
-    let mut put = Box::pin(writer.put(rows(1)));
+    // So many bytes that the hash and the compression each take a while.
+    let stream = rows(1).repeat(20_000);
+    let mut put = Box::pin(writer.put(stream.clone()));
     // Until it waits for the hash, and then for the compression.
     while writer.statistics().chunks == 0 {
         assert!(futures::poll!(&mut put).is_pending());
@@ -153,7 +156,7 @@ async fn a_worker_that_is_dropped_in_the_middle_fails_the_backup() {
     }
     drop(put);
     // Another worker may have been told that the chunk is there.
-    assert!(writer.put(rows(1)).await.is_err());
+    assert!(writer.put(stream).await.is_err());
     assert!(writer.flush().await.is_err());
 }
 
