@@ -116,7 +116,7 @@ pub async fn check(arguments: &CheckArguments) -> i32 {
 }
 
 /// Nothing of the file is shown.
-fn identities(path: &Path) -> Result<Arc<Identities>, Refusal> {
+pub(super) fn identities(path: &Path) -> Result<Arc<Identities>, Refusal> {
     let text = if path == Path::new("-") {
         std::io::read_to_string(std::io::stdin())
     } else {
@@ -155,7 +155,7 @@ pub async fn prune(arguments: &PruneArguments) -> i32 {
 }
 
 /// Opens the storage, asks, and prints the answer. Returns the exit code.
-async fn answer<T: Serialize>(
+pub(super) async fn answer<T: Serialize>(
     arguments: &StorageArguments,
     question: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(String, T, i32), Refusal>,
 ) -> i32 {

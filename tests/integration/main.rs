@@ -23,6 +23,7 @@ mod command_line;
 mod connection;
 mod docs;
 mod encryption;
+mod export;
 mod foreign_rewrite;
 mod parts_are_real;
 mod repository;

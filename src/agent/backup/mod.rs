@@ -13,7 +13,7 @@ mod findings;
 mod globals;
 mod manifest;
 mod object_lock;
-mod pg_dump;
+pub(in crate::agent) mod pg_dump;
 mod pre_data;
 mod relations;
 mod selection;

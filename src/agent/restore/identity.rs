@@ -39,7 +39,7 @@ fn not_an_identity(key: &KeyRef, error: IdentityError) -> Refusal {
 }
 
 /// Opens the header of the archive: what the manifest says of its recipients is not what decides.
-pub(super) async fn prove(
+pub(in crate::agent) async fn prove(
     store: &dyn Store,
     manifest: &Manifest,
     archive: &ObjectManifest,

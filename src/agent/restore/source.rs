@@ -172,7 +172,7 @@ impl Source {
     }
 }
 
-async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
+pub(in crate::agent) async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
     let key = layout::manifest(snapshot);
     match store::read_all(store, &key, manifest::SIZE_LIMIT_BYTES).await {
         Ok(bytes) => Ok(bytes),
@@ -286,7 +286,11 @@ fn choose_database<'a>(source: &SnapshotSource, manifest: &'a Manifest) -> Resul
 }
 
 /// Checks that every object of the database is there with its size; returns the archive.
-async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -> Result<ObjectManifest, Refusal> {
+pub(in crate::agent) async fn check_objects(
+    store: &dyn Store,
+    manifest: &Manifest,
+    database: &str,
+) -> Result<ObjectManifest, Refusal> {
     let mut wrong = Vec::new();
     let mut reason = reasons::OBJECT_MISSING;
     for object in &manifest.objects {
@@ -322,7 +326,7 @@ async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -
         })
 }
 
-/// The bytes of an archive, decrypted; their size and SHA-256 are checked at their end.
+/// The bytes of an archive, decrypted where there are identities; their size and SHA-256 are checked at their end.
 pub(in crate::agent) async fn archive_bytes(
     store: &dyn Store,
     archive: &ObjectManifest,
@@ -369,7 +373,8 @@ async fn try_read_toc(
     Ok(reader.into_toc())
 }
 
-fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
+/// An error of reading an archive in words, with the store's own reason where the store is to blame.
+pub(in crate::agent) fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
     match error {
         ArchiveError::Read(source) => match source
             .into_inner()

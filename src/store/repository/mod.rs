@@ -39,6 +39,7 @@ pub use name::{ChunkName, InvalidChunkName};
 pub use overview::{RepositoryStatistics, SnapshotSummary, WriterSummary, snapshots};
 pub use prune::{PruneOptions, PruneReport};
 pub use references::not_yet_locked;
+pub use row_count::count as count_rows;
 pub use writer::{StoredChunk, Writer, WriterOptions, WriterStatistics};
 
 /// A repository that is open.

@@ -30,7 +30,9 @@ impl Repository {
             let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
                 Ok(stored) => {
                     let (key, description, identities) = (self.key, chunk.clone(), identities.clone());
-                    match blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await? {
+                    let decoded =
+                        blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await?;
+                    match decoded {
                         Ok(stream) => return Ok(stream),
                         Err(damage) => damage,
                     }

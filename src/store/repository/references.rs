@@ -21,9 +21,9 @@ pub(super) struct SnapshotManifest {
     pub completed: Timestamp,
     pub data_format: DataFormat,
     #[serde(default)]
-    pub encryption: Option<EncryptionManifest>,
-    #[serde(default)]
     pub object_lock: Option<ObjectLockManifest>,
+    #[serde(default)]
+    pub encryption: Option<EncryptionManifest>,
     pub databases: Vec<SnapshotDatabase>,
     pub objects: Vec<ObjectManifest>,
 }
@@ -138,18 +138,18 @@ pub async fn not_yet_locked(
 }
 
 impl SnapshotManifest {
-    /// To whom it is encrypted; nobody where it is not.
-    pub(super) fn recipients(&self) -> &[String] {
-        self.encryption
-            .as_ref()
-            .map_or(&[], |encryption| &encryption.age.recipients)
-    }
-
     /// Hashes of the keys of its chunks and packs.
     fn chunk_objects(&self) -> impl Iterator<Item = KeyHash> {
         let rows = self.relations().filter_map(|(_, relation)| relation.chunks.as_ref());
         rows.flat_map(|rows| &rows.chunks)
             .map(|chunk| KeyHash::of(&chunk.object))
+    }
+
+    /// To whom it is encrypted; nobody where it is not.
+    pub(super) fn recipients(&self) -> &[String] {
+        self.encryption
+            .as_ref()
+            .map_or(&[], |encryption| &encryption.age.recipients)
     }
 
     /// Every relation with its database.

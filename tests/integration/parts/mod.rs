@@ -24,6 +24,7 @@ pub use content::Content;
 pub use faulty::{Fault, FaultyProxy, Request};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quoted};
+pub use process::not_as_root;
 pub use s3::S3Server;
 pub use schema::Schema;
 pub use toxiproxy::Toxiproxy;
