@@ -41,14 +41,14 @@ fn manifests(source: &Database<'_>, target: &Database<'_>, key: &Key) -> [Value;
         of(
             "PgBackup",
             "orders",
-            json!({"connection": connection, "dataFormat": "Chunks",
+            json!({"connection": connection, "dataFormat": "Chunks", "foreignCredentials": "Keep",
                 "storage": {"folder": {"path": "backups"}, "encryption": encryption}}),
         ),
         of(
             "PgRestore",
             "copy",
             json!({"source": {"backup": {"name": "orders"}, "decryption": decryption},
-                "target": {"connection": connection, "database": target.name}}),
+                "target": {"connection": connection, "database": target.name}, "unmatchedForeignServers": "Keep"}),
         ),
     ]
 }
