@@ -2,7 +2,8 @@
 #   docker build --target operator -t pgrescue-operator .
 #   docker build --target agent    -t pgrescue-agent .
 # The agent also has PostgreSQL's client programs, 14 to 18, where Debian puts them:
-# /usr/lib/postgresql/<major>/bin.
+# /usr/lib/postgresql/<major>/bin. Of 18 it has the server too: `pgrescue export` runs
+# one for itself, for rows that are stored in binary.
 #
 # The tests (e2e/cluster/images.sh) build the same two targets from a folder that
 # holds a binary from cargo and client programs, and choose those by
@@ -50,11 +51,13 @@ RUN apt-get update \
  && /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y \
  && apt-get install --yes --no-install-recommends \
       postgresql-client-14 postgresql-client-15 postgresql-client-16 postgresql-client-17 postgresql-client-18 \
+ && echo "create_main_cluster = false" >> /etc/postgresql-common/createcluster.conf \
+ && apt-get install --yes --no-install-recommends postgresql-18 \
  && rm -rf /var/lib/apt/lists/*
 
 FROM runtime AS prebuilt-clients
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends libgssapi-krb5-2 liblz4-1 libreadline8 libssl3 libzstd1 zlib1g \
+ && apt-get install --yes --no-install-recommends libgssapi-krb5-2 libicu72 liblz4-1 libreadline8 libssl3 libxml2 libzstd1 zlib1g \
  && rm -rf /var/lib/apt/lists/*
 COPY postgresql /usr/lib/postgresql
 

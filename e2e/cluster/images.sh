@@ -94,6 +94,15 @@ build() {
     fi
 }
 
+# The server of the newest major, for exports: $1 major, $2 where to.
+stage_server() {
+    local program file
+    for program in initdb postgres; do stage "$cache/pg/$1/bin/$program" "$2/bin/$program"; done
+    (cd "$cache/pg/$1" && find share lib -type f ! -name '*.a') | while read -r file; do
+        stage "$cache/pg/$1/$file" "$2/$file"
+    done
+}
+
 build_pgrescue() {
     local binary=${PGRESCUE_BINARY:-} major program context=$images/context
     if [ -z "$binary" ]; then
@@ -108,6 +117,7 @@ build_pgrescue() {
         done
         stage "$cache/pg/$major/lib/libpq.so.5" "$context/postgresql/$major/lib/libpq.so.5"
     done
+    stage_server "$major" "$context/postgresql/$major"
     local target
     for target in operator agent; do
         build $target "$repository/Dockerfile" "$context" --target $target \

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod execute;
+pub mod export;
 pub mod foreign_servers;
 pub mod kubernetes_status;
 pub mod pod;

@@ -1,6 +1,7 @@
 //! What the agent tells while it runs. Steps write here; the status of the resource, the progress bar and the JSON
 //! lines read from here, each at its own pace.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,10 +9,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::api::status::{Progress, Resolved, StepState, StepStatus};
+use crate::api::status::{Progress, Resolved, StepState, StepStatus, TableProgress};
 
 /// Window over which the rate is taken.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Most tables that a status names as being under way: it must stay small.
+const TABLES_UNDER_WAY: usize = 10;
 
 /// The part of a status that the agent writes.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -74,6 +78,8 @@ struct State {
     percent: u8,
     started: Vec<(String, Instant)>,
     samples: Vec<(Instant, u64)>,
+    /// By database and table: parts that are done, and all.
+    under_way: BTreeMap<(String, String), (usize, usize)>,
 }
 
 impl Default for Reporter {
@@ -190,6 +196,17 @@ impl Reporter {
         self.shared.tables.fetch_add(tables, Ordering::Relaxed);
     }
 
+    /// How many of its equal parts a table has done. It is under way until it has done all.
+    pub fn table(&self, database: &str, table: &str, done: usize, parts: usize) {
+        let mut state = self.lock();
+        let key = (database.to_owned(), table.to_owned());
+        if done < parts {
+            state.under_way.insert(key, (done, parts));
+        } else {
+            state.under_way.remove(&key);
+        }
+    }
+
     /// The status as it is now. The percentage never goes back, and is 100 only when every step has ended.
     #[must_use]
     pub fn status(&self) -> AgentStatus {
@@ -213,9 +230,15 @@ impl Reporter {
             tables_total: state.tables_total,
             bytes_per_second,
             eta_seconds: (bytes_per_second > 0 && percent < 100 && remaining > 0).then(|| remaining / bytes_per_second),
+            tables_under_way: tables_under_way(&state),
         };
         state.status.progress = Some(progress);
         state.status.clone()
+    }
+
+    /// Nothing is under way any more: the work has ended, or failed.
+    pub fn no_table(&self) {
+        self.lock().under_way.clear();
     }
 
     fn step_ended(&self, name: &str, ended: StepState, message: String) {
@@ -261,6 +284,20 @@ fn set_step(state: &mut State, name: &str, step_state: StepState, message: Optio
     }
 }
 
+fn tables_under_way(state: &State) -> Vec<TableProgress> {
+    let mut tables: Vec<_> = state.under_way.iter().collect();
+    tables.sort_by_key(|(_, (_, parts))| std::cmp::Reverse(*parts));
+    tables
+        .into_iter()
+        .take(TABLES_UNDER_WAY)
+        .map(|((database, table), (done, parts))| TableProgress {
+            database: database.clone(),
+            table: table.clone(),
+            percent: u8::try_from(done * 100 / (*parts).max(1)).unwrap_or(100),
+        })
+        .collect()
+}
+
 fn percent(state: &State, bytes: u64) -> u8 {
     let steps = &state.status.steps;
     let ended = |step: &&StepStatus| matches!(step.state, StepState::Done | StepState::Skipped);
@@ -299,6 +336,21 @@ mod tests {
             duration_milliseconds: None,
             message: None,
         }
+    }
+
+    #[test]
+    fn the_largest_tables_under_way_are_named_until_they_are_done() {
+        let reporter = Reporter::default();
+        for number in 0..20 {
+            reporter.table("d", &format!("s.t{number}"), number / 2, number);
+        }
+        let named = reporter.status().progress.unwrap().tables_under_way;
+        assert_eq!(named.len(), TABLES_UNDER_WAY);
+        assert_eq!((named[0].table.as_str(), named[0].percent), ("s.t19", 47));
+        reporter.table("d", "s.t19", 19, 19);
+        assert_eq!(reporter.status().progress.unwrap().tables_under_way[0].table, "s.t18");
+        reporter.no_table();
+        assert_eq!(reporter.status().progress.unwrap().tables_under_way, []);
     }
 
     #[test]

@@ -75,6 +75,10 @@ reasons! {
     OBJECT_MISSING = "ObjectMissing";
     /// An object of the backup is not what was stored.
     OBJECT_CHANGED = "ObjectChanged";
+    /// The backup is encrypted, and no identity was given.
+    IDENTITY_MISSING = "IdentityMissing";
+    /// The backup is encrypted, and what was given as an identity does not open it.
+    IDENTITY_WRONG = "IdentityWrong";
     /// The storage holds no repository of pgrescue, or one that cannot be read.
     REPOSITORY_INVALID = "RepositoryInvalid";
     /// The repository is of a newer format.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backup::LogLevel;
-use super::connection::{Connection, ObjectRef};
+use super::connection::{Connection, KeyRef, ObjectRef};
 use super::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
 use super::job::JobSettings;
 use super::status::RunStatus;
@@ -77,6 +77,25 @@ pub struct PgRestoreSpec {
 pub struct RestoreSource {
     /// A `PgBackup` of the same namespace.
     pub backup: BackupSource,
+    /// What opens the backup, where it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decryption: Option<Decryption>,
+}
+
+/// What opens an encrypted backup.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Decryption {
+    /// Encryption with age.
+    pub age: AgeDecryption,
+}
+
+/// What opens a backup that is encrypted with age.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgeDecryption {
+    /// Key of a Secret with an identity file as `age-keygen` writes it. Mounted into the pods of this restore alone.
+    pub identity_secret_ref: KeyRef,
 }
 
 /// A `PgBackup` of the same namespace, and which of its databases.

@@ -131,6 +131,21 @@ pub struct Progress {
     /// Seconds to the end, as far as it can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
+    /// Tables under way whose rows are stored as chunks; the largest, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables_under_way: Vec<TableProgress>,
+}
+
+/// How far the rows of one table are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TableProgress {
+    /// Its database.
+    pub database: String,
+    /// Its name, as SQL has it: schema and table, quoted where needed.
+    pub table: String,
+    /// 0 to 100.
+    pub percent: u8,
 }
 
 /// One step of a run.
@@ -236,6 +251,9 @@ pub struct Artifact {
     /// Bytes of them that no earlier backup had stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_bytes: Option<u64>,
+    /// Share of the bytes that the repository had already, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_percent: Option<u8>,
     /// Rows stored, all tables.
     pub rows: u64,
     /// Databases stored.

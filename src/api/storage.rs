@@ -26,6 +26,32 @@ pub struct Storage {
     /// A local folder; for `pgrescue run` alone, the operator refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderStorage>,
+    /// Encrypts what is stored before it leaves the agent. Left out: it is stored as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// Client-side encryption of objects and chunks; manifests stay readable.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Encryption {
+    /// With age.
+    pub age: AgeEncryption,
+}
+
+/// Encryption with age.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.recipients.all(recipient, recipient.matches('^age1[02-9ac-hj-np-z]{58}$'))",
+        "message": "a recipient is an X25519 public key of age, which begins with age1; the secret key goes into a Secret that only restores name"
+    }
+]))]
+pub struct AgeEncryption {
+    /// X25519 public keys of age (`age1…`): the identity of any one of them can read the backup. Never a secret key.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 256)))]
+    pub recipients: Vec<String>,
 }
 
 /// A bucket of an S3 server, and a prefix in it.

@@ -1,5 +1,6 @@
-//! The command line: `operator | agent | run | snapshots | check | stats | prune | foreign-servers | crds`.
+//! The command line: `operator | agent | run | snapshots | check | stats | prune | export | foreign-servers | crds`.
 
+pub mod export;
 pub mod foreign_servers;
 pub mod manifests;
 pub mod outcome;
@@ -54,6 +55,8 @@ enum Command {
     Stats(repository::StorageArguments),
     /// Deletes chunks that no backup of a storage needs.
     Prune(repository::PruneArguments),
+    /// Writes a database of a backup as an archive that stock pg_restore reads.
+    Export(export::Arguments),
     /// Prints the foreign servers of a database or a backup as a `foreignServers:` block.
     ForeignServers(foreign_servers::Arguments),
     /// Prints the CustomResourceDefinitions as YAML.
@@ -102,6 +105,10 @@ pub async fn main(command_line: CommandLine) -> i32 {
         Command::Prune(arguments) => {
             log_as_text();
             repository::prune(&arguments).await
+        }
+        Command::Export(arguments) => {
+            log_as_text();
+            export::run(&arguments).await
         }
         Command::ForeignServers(arguments) => {
             log_as_text();

@@ -1,10 +1,12 @@
 //! `pgrescue snapshots | check | stats | prune`: what a storage holds, whether it is whole, and what may go.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::EXIT_USAGE;
@@ -17,6 +19,7 @@ use crate::api::reasons;
 use crate::plan::report::{EXIT_DONE, EXIT_PERMANENT};
 use crate::plan::storage::{Place, StoragePlan};
 use crate::plan::{Refusal, storage};
+use crate::store::encryption::Identities;
 use crate::store::repository::{self, CheckLevel, PruneOptions, Repository};
 use crate::store::{self, Store};
 
@@ -50,6 +53,10 @@ pub struct CheckArguments {
     /// How deep: 1 looks at sizes, 2 reads and hashes every object, 3 also decodes every chunk and counts its rows.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
     level: u8,
+    /// File with the age identities that open encrypted backups, as age-keygen writes it; for level 3 alone. `-` is the
+    /// standard input.
+    #[arg(long, value_name = "FILE")]
+    identity_file: Option<PathBuf>,
 }
 
 /// Arguments of `pgrescue prune`.
@@ -96,7 +103,8 @@ pub async fn check(arguments: &CheckArguments) -> i32 {
         _ => CheckLevel::Rows,
     };
     answer(&arguments.storage, async |store: Arc<dyn Store>| {
-        let report = repository::check(&store, level).await?;
+        let identities = arguments.identity_file.as_deref().map(identities).transpose()?;
+        let report = repository::check(&store, level, identities).await?;
         let code = if report.damages.is_empty() {
             EXIT_DONE
         } else {
@@ -105,6 +113,30 @@ pub async fn check(arguments: &CheckArguments) -> i32 {
         Ok((text::check(&report), report, code))
     })
     .await
+}
+
+/// Nothing of the file is shown.
+pub(super) fn identities(path: &Path) -> Result<Arc<Identities>, Refusal> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let refuse = |reason, problem: &dyn Display| {
+        Refusal::permanent(reason, format!("The identity file {} {problem}.", path.display()))
+            .object(path.display().to_string())
+            .hint("Give the file that age-keygen wrote, as it is.")
+    };
+    let text = text
+        .map(SecretString::from)
+        .map_err(|error| refuse(reasons::IDENTITY_MISSING, &format_args!("cannot be read: {error}")))?;
+    let identities = Identities::parse(&text).map_err(|error| {
+        refuse(
+            reasons::IDENTITY_WRONG,
+            &format_args!("is no identity file of age: {error}"),
+        )
+    })?;
+    Ok(Arc::new(identities))
 }
 
 /// Deletes chunks that no backup needs.
@@ -123,7 +155,7 @@ pub async fn prune(arguments: &PruneArguments) -> i32 {
 }
 
 /// Opens the storage, asks, and prints the answer. Returns the exit code.
-async fn answer<T: Serialize>(
+pub(super) async fn answer<T: Serialize>(
     arguments: &StorageArguments,
     question: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(String, T, i32), Refusal>,
 ) -> i32 {

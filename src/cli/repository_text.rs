@@ -2,9 +2,35 @@
 
 use std::fmt::Write as _;
 
+use crate::agent::export::ExportReport;
 use crate::store::repository::{
     CheckReport, Damage, Hurt, PruneReport, RepositoryStatistics, SnapshotSummary, WriterSummary,
 };
+
+/// What was exported, and how it is restored.
+pub fn export(report: &ExportReport) -> String {
+    let ExportReport {
+        folder,
+        snapshot,
+        database,
+        tables,
+        rows,
+        large_objects,
+        converted_tables,
+        bytes,
+        pg_restore,
+    } = report;
+    let converted = match converted_tables {
+        0 => String::new(),
+        number => format!("; the rows of {number} tables were binary and are text now"),
+    };
+    format!(
+        "{database:?} of {snapshot}: {tables} tables, {rows} rows, {large_objects} large objects, {}{converted}\n\
+         {} is for pg_restore of PostgreSQL {pg_restore}\n",
+        size(*bytes),
+        folder.display()
+    )
+}
 
 /// One line a backup.
 pub fn snapshots(summaries: &[SnapshotSummary]) -> String {

@@ -157,8 +157,10 @@ pub fn snapshot_source(resource: &PgRestore, backups: &[PgBackup]) -> Result<Sna
         .object(format!("PgBackup/{}", source.name))
         .hint("Put the PgBackup's manifest into the same file or folder: it says where the backup is stored.")
     })?;
+    let storage = storage::plan(&backup.spec.storage, Place::Local, "spec.storage")?;
     Ok(SnapshotSource {
-        storage: storage::plan(&backup.spec.storage, Place::Local, "spec.storage")?,
+        identity: restore::identity(resource.spec.source.decryption.as_ref(), &storage)?,
+        storage,
         snapshot: None,
         backup_namespace: restore_namespace,
         backup_name: source.name.clone(),

@@ -87,6 +87,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
                 location: _,
                 bytes: _,
                 new_bytes: _,
+                reused_percent: _,
                 rows: _,
                 databases: _,
             }),
@@ -97,6 +98,7 @@ fn snapshot(backup: &PgBackup, namespace: &str, name: &str) -> Result<SnapshotSo
             backup_name: name.into(),
             manifest_sha256: Some(manifest_sha256.clone()),
             database: None,
+            identity: None, // the plan of the restore names it
         }),
         (Some(Phase::Failed), _) => Err(Refusal::permanent(
             reasons::BACKUP_FAILED,

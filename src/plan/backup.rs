@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{self, ConnectionPlan, check_text, invalid};
+use super::encryption::{self, EncryptionPlan};
 use super::refusal::Refusal;
 use super::run::Run;
 use super::storage::{self, Place, StoragePlan};
@@ -30,6 +31,8 @@ pub struct BackupPlan {
     pub databases: DatabaseChoice,
     /// Where the artefact goes.
     pub storage: StoragePlan,
+    /// How it is encrypted before it leaves the agent; `None` where it is not.
+    pub encryption: Option<EncryptionPlan>,
     /// Which halves of a dump.
     pub sections: Sections,
     /// Which schemas.
@@ -178,6 +181,11 @@ pub fn plan(spec: &PgBackupSpec, run: Run, place: Place) -> Result<BackupPlan, R
         connection: connection::plan(connection, "spec.connection")?,
         databases: database_choice(databases.as_ref())?,
         storage: storage::plan(storage, place, "spec.storage")?,
+        encryption: storage
+            .encryption
+            .as_ref()
+            .map(|given| encryption::plan(given, "spec.storage.encryption"))
+            .transpose()?,
         sections,
         schemas,
         tables,

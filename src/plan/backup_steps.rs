@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::backup::{BackupPlan, Choice, ChunkPlan, Sections};
 use super::backup_findings::{Client, Contents, Findings, NamesOfPlan};
 use super::backup_refusals as refusals;
+use super::encryption::EncryptionPlan;
 use super::refusal::Refusal;
 use crate::api::backup::{
     Compression, CompressionMethod, ForeignCredentials, RolePasswords, TableName, UnloggedTableData,
@@ -58,6 +59,9 @@ pub struct Steps {
     /// How rows are stored as chunks; `None` where they are in the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunks: Option<ChunkSteps>,
+    /// How everything but the manifest is encrypted; `None` where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionPlan>,
     /// Rows of unlogged tables.
     pub unlogged_table_data: UnloggedTableData,
     /// Credentials of user mappings and subscriptions.
@@ -140,6 +144,7 @@ pub fn decide(plan: &BackupPlan, findings: &Findings) -> Result<Steps, Refusal> 
         sections: plan.sections,
         compression,
         chunks: chunks(plan),
+        encryption: plan.encryption.clone(),
         unlogged_table_data: plan.unlogged_table_data,
         foreign_credentials: plan.foreign_credentials,
         role_passwords,

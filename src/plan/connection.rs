@@ -157,7 +157,8 @@ pub(super) fn text_source(source: &ValueSource, field: &str) -> Result<TextSourc
     }
 }
 
-fn key_ref(key: &KeyRef, field: &str) -> Result<KeyRef, Refusal> {
+/// Validates a key of a Secret or a ConfigMap.
+pub(super) fn key_ref(key: &KeyRef, field: &str) -> Result<KeyRef, Refusal> {
     check_text(&key.name, &format!("{field}.name"))?;
     check_text(&key.key, &format!("{field}.key"))?;
     Ok(key.clone())

@@ -6,6 +6,7 @@ pub mod backup_findings;
 mod backup_refusals;
 pub mod backup_steps;
 pub mod connection;
+pub mod encryption;
 pub mod foreign_rules;
 pub mod references;
 pub mod refusal;

@@ -44,6 +44,8 @@ impl ReferencedNames {
             Plan::Restore(plan) => {
                 names.add_connection(&plan.target);
                 names.add_storage(&plan.source.storage);
+                // Of all plans, a restore alone names an identity: no pod that writes backups can read them.
+                plan.source.identity.iter().for_each(|key| names.add_secret_key(key));
                 plan.foreign_servers.iter().for_each(|rule| names.add_rule(rule));
                 for secret in plan.subscription_secrets.values() {
                     names.add_secret_key(&KeyRef {

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::connection::{self, ConnectionPlan, check_text, invalid};
+use super::encryption;
 use super::foreign_rules;
 use super::refusal::Refusal;
 use super::run::Run;
 use super::storage::StoragePlan;
+use crate::api::connection::KeyRef;
 use crate::api::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
-use crate::api::restore::{Globals, PgRestoreSpec, RestoreSource, RestoreTarget, Subscriptions};
+use crate::api::restore::{Decryption, Globals, PgRestoreSpec, RestoreSource, RestoreTarget, Subscriptions};
 
 /// A validated restore request.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct SnapshotSource {
     pub manifest_sha256: Option<String>,
     /// Database in the backup; may be left out where it has one.
     pub database: Option<String>,
+    /// Key of a Secret with the identity that opens an encrypted backup.
+    pub identity: Option<KeyRef>,
 }
 
 /// Removes the database that a restore had created and could not finish. It drops nothing that the restore's own
@@ -105,7 +109,7 @@ const MOST_JOBS: u8 = 64;
 pub fn plan(spec: &PgRestoreSpec, run: Run, source: SnapshotSource) -> Result<RestorePlan, Refusal> {
     let request_hash = request_hash(spec)?;
     let PgRestoreSpec {
-        source: RestoreSource { backup },
+        source: RestoreSource { backup, decryption },
         target: RestoreTarget {
             connection: target,
             database,
@@ -146,9 +150,10 @@ pub fn plan(spec: &PgRestoreSpec, run: Run, source: SnapshotSource) -> Result<Re
         check_name(from, "spec.roleMapping")?;
         check_name(to, &format!("spec.roleMapping.{from}"))?;
     }
+    let identity = identity(decryption.as_ref(), &source.storage)?;
     Ok(RestorePlan {
         run,
-        source,
+        source: SnapshotSource { identity, ..source },
         target: connection::plan(target, "spec.target.connection")?,
         database: database.clone(),
         foreign_servers: foreign_servers.clone(),
@@ -168,6 +173,13 @@ pub fn plan(spec: &PgRestoreSpec, run: Run, source: SnapshotSource) -> Result<Re
     })
 }
 
+/// Where the identity is that opens an encrypted backup; `None` where the request names none.
+pub fn identity(decryption: Option<&Decryption>, storage: &StoragePlan) -> Result<Option<KeyRef>, Refusal> {
+    decryption
+        .map(|given| encryption::identity(given, storage, "spec.source.decryption"))
+        .transpose()
+}
+
 /// What makes two requests the same: everything that changes what the target holds afterwards. The snapshot is not
 /// part of it: a request that is applied again from Git stays the same when its backup was made anew.
 fn request_hash(spec: &PgRestoreSpec) -> Result<String, Refusal> {
@@ -176,6 +188,7 @@ fn request_hash(spec: &PgRestoreSpec) -> Result<String, Refusal> {
     asked.job = None;
     asked.log_level = None;
     asked.jobs = None;
+    asked.source.decryption = None;
     let json =
         serde_json::to_vec(&asked).map_err(|error| invalid("spec", &format!("cannot be written as JSON: {error}")))?;
     Ok(hex::encode(Sha256::digest(json)))
@@ -228,6 +241,7 @@ mod tests {
             backup_name: "orders".into(),
             manifest_sha256: None,
             database: None,
+            identity: None,
         };
         plan(&spec, run, source)
     }
@@ -275,6 +289,12 @@ mod tests {
             plain,
             hash("noOwner: false, dryRun: true, jobs: 7, logLevel: Debug, job: {deadlineSeconds: 5}")
         );
+        let decrypting = with("noOwner: false").replacen(
+            "{name: orders}",
+            "{name: orders}, decryption: {age: {identitySecretRef: {name: k, key: i}}}",
+            1,
+        );
+        assert_eq!(plain, planned(&decrypting).unwrap().request_hash);
         assert_ne!(plain, hash("noOwner: true"));
         assert_ne!(plain, hash("noOwner: false, roleMapping: {a: b}"));
     }

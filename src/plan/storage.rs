@@ -81,9 +81,14 @@ pub enum Place {
 /// Longest prefix and path, in bytes: an S3 key has 1024, and the layout needs room for a database's name.
 const PREFIX_LIMIT_BYTES: usize = 512;
 
-/// Validates a storage. `field` is its path in the manifest, such as `spec.storage`.
+/// Validates where a storage is; `encryption::plan` does the rest. `field` is its path in the manifest, such as `spec.storage`.
 pub fn plan(storage: &Storage, place: Place, field: &str) -> Result<StoragePlan, Refusal> {
-    let Storage { s3, volume, folder } = storage;
+    let Storage {
+        s3,
+        volume,
+        folder,
+        encryption: _,
+    } = storage;
     match (s3, volume, folder, place) {
         (Some(s3), None, None, _) => plan_s3(s3, &format!("{field}.s3")).map(StoragePlan::S3),
         (None, Some(volume), None, Place::Cluster) => plan_volume(volume, &format!("{field}.volume")),

@@ -73,6 +73,14 @@ pub enum ClientToolsError {
         /// Oldest client that could dump it.
         oldest_usable: u32,
     },
+    /// No installed `pg_restore` reads the archive.
+    #[error("no pg_restore here reads an archive of pg_dump {archive_client}; the newest is of {newest}")]
+    ArchiveTooNew {
+        /// Major version of the pg_dump that made the archive.
+        archive_client: u32,
+        /// Newest client.
+        newest: u32,
+    },
     /// No installed `pg_restore` reads the archive and serves the target.
     #[error(
         "no pg_restore here reads an archive of pg_dump {archive_client} and restores it into PostgreSQL {target} (installed: {installed})"
@@ -105,6 +113,11 @@ impl From<ClientToolsError> for Refusal {
                 let wanted = server.max(LAST_WITHOUT_TRANSACTION_TIMEOUT);
                 Self::permanent(reasons::CLIENT_TOOLS_MISSING, message)
                     .hint(format!("Install the client programs of PostgreSQL {wanted}, or name their folder with --pg-bin-dir."))
+            }
+            ClientToolsError::ArchiveTooNew { archive_client, .. } => {
+                Self::permanent(reasons::CLIENT_TOOLS_MISSING, message).hint(format!(
+                    "Install the client programs of PostgreSQL {archive_client} or later, or name their folder with --pg-bin-dir."
+                ))
             }
             ClientToolsError::NoRestorer { archive_client, target, .. } => {
                 if archive_client > LAST_WITHOUT_TRANSACTION_TIMEOUT && target <= LAST_WITHOUT_TRANSACTION_TIMEOUT {
@@ -204,6 +217,24 @@ impl ClientTools {
             target: target_major,
             installed: self.sets.keys().map(u32::to_string).collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The oldest set whose pg_restore reads an archive of pg_dump `archive_client_major`.
+    pub fn for_archive(&self, archive_client_major: u32) -> Result<&ToolSet, ClientToolsError> {
+        let newest = self.newest()?;
+        let found = self.sets.range(archive_client_major..).next();
+        found.map(|(_, set)| set).ok_or(ClientToolsError::ArchiveTooNew {
+            archive_client: archive_client_major,
+            newest,
+        })
+    }
+
+    /// The newest set that has a server beside its client programs, one of this major version or later.
+    #[must_use]
+    pub fn with_server(&self, oldest: u32) -> Option<&ToolSet> {
+        let sets = self.sets.range(oldest..).rev().map(|(_, set)| set);
+        let has = |set: &ToolSet, program: &str| set.bin.join(program).is_file();
+        sets.into_iter().find(|set| has(set, "postgres") && has(set, "initdb"))
     }
 
     /// The newest set, for programs that speak to every supported server, such as psql.

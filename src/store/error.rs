@@ -56,6 +56,8 @@ pub enum Change {
     Checksum,
     /// It was replaced while it was read.
     Replaced,
+    /// It is no whole age file.
+    Encryption(String),
 }
 
 impl std::fmt::Display for Change {
@@ -65,6 +67,7 @@ impl std::fmt::Display for Change {
             Self::Sha256 { expected, found } => write!(formatter, "its SHA-256 was {expected} and is {found}"),
             Self::Checksum => formatter.write_str("its bytes do not fit the checksum that the store keeps"),
             Self::Replaced => formatter.write_str("it was replaced while it was read"),
+            Self::Encryption(problem) => formatter.write_str(problem),
         }
     }
 }
@@ -105,6 +108,12 @@ pub enum StoreError {
         key: String,
         /// What differs.
         change: Change,
+    },
+    /// The object is encrypted, and none of the identities opens it.
+    #[error("object {key:?} is encrypted, and none of the given identities opens it")]
+    IdentityWrong {
+        /// Its key.
+        key: String,
     },
     /// The object is larger than what its reader takes.
     #[error("object {key:?} in {location} is larger than {limit} bytes")]
@@ -392,6 +401,7 @@ impl StoreError {
         match self {
             Self::ObjectMissing { .. } => reasons::OBJECT_MISSING,
             Self::ObjectChanged { .. } => reasons::OBJECT_CHANGED,
+            Self::IdentityWrong { .. } => reasons::IDENTITY_WRONG,
             Self::BucketMissing { .. } | Self::FolderMissing { .. } => reasons::BUCKET_MISSING,
             Self::AccessDenied { .. }
             | Self::CredentialsRejected { .. }
@@ -433,7 +443,9 @@ impl StoreError {
             | Self::ObjectTooLarge { location, key, .. }
             | Self::ObjectTooLong { location, key }
             | Self::RangeOutside { location, key, .. } => Some(format!("{location}/{key}")),
-            Self::InvalidKey { key, .. } | Self::ObjectChanged { key, .. } => Some(key.clone()),
+            Self::InvalidKey { key, .. } | Self::ObjectChanged { key, .. } | Self::IdentityWrong { key } => {
+                Some(key.clone())
+            }
             Self::ObjectsLocked { location, last, .. } => Some(format!("{location}/{}", last.key)),
             Self::BucketMissing { bucket, .. }
             | Self::ObjectLockMissing { bucket }
@@ -473,6 +485,9 @@ impl StoreError {
                 "It is not safe to restore from it; take another backup as the source, and look for what changes objects \
                  in the store."
                     .into()
+            }
+            Self::IdentityWrong { .. } => {
+                "Give the identity of one of the recipients that the backup's manifest names.".into()
             }
             Self::ObjectTooLarge { .. } => "It is not an object that pgrescue wrote.".into(),
             Self::ObjectTooLong { .. } => {

@@ -1,6 +1,7 @@
 //! Where artefacts are kept: S3, a volume or a folder behind one trait, and the layout inside.
 
 mod content;
+pub mod encryption;
 pub mod error;
 pub mod folder;
 mod key;

@@ -2,7 +2,7 @@
 //! backup.
 
 mod choices;
-mod chunks;
+pub mod chunks;
 mod definitions;
 mod faults;
 mod object_lock;

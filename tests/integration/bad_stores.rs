@@ -107,7 +107,7 @@ async fn open(storage: &StoragePlan) -> Arc<dyn Store> {
 
 /// Every chunk of every backup is decoded and its rows are counted.
 async fn is_whole(storage: &StoragePlan) {
-    let report = check(&open(storage).await, CheckLevel::Rows)
+    let report = check(&open(storage).await, CheckLevel::Rows, None)
         .await
         .expect("it can be checked");
     assert_eq!((report.snapshots, report.damages), (1, vec![]));

@@ -103,6 +103,7 @@ fn plan_restore(resource: &PgRestore) -> Result<(), Refusal> {
         backup_name: resource.spec.source.backup.name.clone(),
         manifest_sha256: None,
         database: resource.spec.source.backup.database.clone(),
+        identity: None,
     };
     restore::plan(&resource.spec, run(RunKind::PgRestore), source).map(drop)
 }

@@ -22,6 +22,8 @@ mod client_programs;
 mod command_line;
 mod connection;
 mod docs;
+mod encryption;
+mod export;
 mod foreign_rewrite;
 mod parts_are_real;
 mod repository;

@@ -122,7 +122,7 @@ async fn chunks_are_shared_checked_and_pruned(store: Arc<dyn Store>) {
     assert_eq!(back_up(&store, "b", &[0, 1, 2, 3, 4, 5]).await.unwrap(), 0);
     assert_eq!(back_up(&store, "c", &[5, 6, 7]).await.unwrap(), 2);
     for level in [CheckLevel::Sizes, CheckLevel::Hashes, CheckLevel::Rows] {
-        let report = check(&store, level).await.unwrap();
+        let report = check(&store, level, None).await.unwrap();
         assert_eq!((report.snapshots, report.chunks, report.damages), (3, 8, vec![]));
     }
     assert_eq!(snapshots(&*store).await.unwrap().len(), 3);
@@ -136,7 +136,7 @@ async fn chunks_are_shared_checked_and_pruned(store: Arc<dyn Store>) {
     // The chunks 0 and 3; the pack is needed for 5.
     assert_eq!(repository.prune(&prune_options(silence)).await.unwrap().deleted, 2);
     assert_eq!(repository.statistics().await.unwrap().unreferenced_bytes, 0);
-    assert!(check(&store, CheckLevel::Rows).await.unwrap().damages.is_empty());
+    assert!(check(&store, CheckLevel::Rows, None).await.unwrap().damages.is_empty());
     store.delete(&[layout::manifest("c")]).await.unwrap();
     repository.prune(&prune_options(silence)).await.unwrap();
     assert_eq!((count(&store, "chunks/").await, count(&store, "packs/").await), (0, 0));
@@ -194,7 +194,7 @@ async fn backups_and_prunes_at_once(store: Arc<dyn Store>) {
     let committed: usize = written.iter().map(|(committed, _)| committed).sum();
     println!("{written:?}");
     assert!(committed > 3, "{written:?}");
-    let report = check(&store, CheckLevel::Rows).await.unwrap();
+    let report = check(&store, CheckLevel::Rows, None).await.unwrap();
     assert_eq!(report.damages, []);
     assert!(report.snapshots > 0);
 }
@@ -270,13 +270,13 @@ async fn a_prune_that_is_killed_again_and_again_leaves_every_backup_whole() {
         .await;
         prune.kill().unwrap();
         prune.wait().unwrap();
-        assert!(check(&store, CheckLevel::Rows).await.unwrap().damages.is_empty());
+        assert!(check(&store, CheckLevel::Rows, None).await.unwrap().damages.is_empty());
     }
     println!("{left} objects were left by the prune that was killed last");
     let done = pgrescue(&["prune", "--grace", "0s"], &manifest).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     assert_eq!(count(&store, "chunks/").await, 1);
-    assert!(check(&store, CheckLevel::Rows).await.unwrap().damages.is_empty());
+    assert!(check(&store, CheckLevel::Rows, None).await.unwrap().damages.is_empty());
 }
 
 #[tokio::test]

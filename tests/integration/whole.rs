@@ -22,6 +22,7 @@ pub fn source_of(request: &backup::Request, database: &str, manifest_sha256: &st
         backup_name: request.plan.run.name.clone(),
         manifest_sha256: Some(manifest_sha256.to_owned()),
         database: Some(database.to_owned()),
+        identity: None,
     }
 }
 

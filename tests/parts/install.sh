@@ -5,13 +5,14 @@
 #   bin/                 versitygw (S3 server), toxiproxy-server, toxiproxy-cli
 #   pgbouncer/           Debian's package, where apt-get is there
 #   rclone/              the same; for the benches, so only where it is named
+#   shell-tools/bin      zstd, age and jq, the same
 # and the tests' own extension (extension/) into each PostgreSQL.
 # Versions are pinned; archives are checked against SHA-256, Go modules against
 # the Go checksum database. A second run finds everything there and does nothing.
 # Several runs at once wait for each other.
 #
-# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy, pgbouncer, rclone;
-#                              default all but rclone
+# usage: install.sh [part ...]     part: pg12 ... pg18, versitygw, toxiproxy, pgbouncer, rclone,
+#                              shell-tools; default all but rclone
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
@@ -145,6 +146,31 @@ install_rclone() {
     stamp rclone debian
 }
 
+# What a restore by hand needs, with the libraries that a small machine has not.
+install_shell_tools() {
+    installed shell-tools debian && return
+    needs apt-get apt
+    local tmp program
+    tmp=$(mktemp -d "$cache/tmp.XXXXXX")
+    (cd "$tmp" && apt-get download -qq zstd age jq libjq1 libonig5 2>"$tmp/log") ||
+        { cat "$tmp/log" >&2; die "apt-get could not fetch zstd, age and jq; run apt-get update first"; }
+    for package in "$tmp"/*.deb; do dpkg -x "$package" "$tmp/tree"; done
+    rm -rf "$cache/shell-tools"
+    mkdir -p "$cache/shell-tools/bin"
+    mv "$tmp"/tree/usr/lib/*-linux-gnu "$cache/shell-tools/lib"
+    mv "$tmp"/tree/usr/bin/{zstd,age,age-keygen} "$cache/shell-tools/bin"
+    mv "$tmp/tree/usr/bin/jq" "$cache/shell-tools/lib"
+    # shellcheck disable=SC2016 # the script expands it
+    printf '%s\n' '#!/bin/sh' 'lib=$(dirname "$(dirname "$(readlink -f "$0")")")/lib' \
+        'LD_LIBRARY_PATH=$lib exec "$lib/jq" "$@"' >"$cache/shell-tools/bin/jq"
+    chmod +x "$cache/shell-tools/bin/jq"
+    for program in zstd age jq; do
+        "$cache/shell-tools/bin/$program" --version >/dev/null || die "$program does not start"
+    done
+    rm -rf "$tmp"
+    stamp shell-tools debian
+}
+
 # `install -C` leaves an equal file alone, so that servers in use are not disturbed.
 install_extension() {
     local folder
@@ -163,6 +189,7 @@ install_part() {
             ;;
         pgbouncer) install_pgbouncer ;;
         rclone) install_rclone ;;
+        shell-tools) install_shell_tools ;;
         versitygw) install_go versitygw "$VERSITYGW" github.com/versity/versitygw/cmd/versitygw ;;
         toxiproxy)
             install_go toxiproxy "$TOXIPROXY" \
@@ -176,7 +203,7 @@ install_part() {
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || die "the pinned servers are for Linux on x86_64"
-[ $# -gt 0 ] || set -- pg12 pg13 pg14 pg15 pg16 pg17 pg18 versitygw toxiproxy pgbouncer
+[ $# -gt 0 ] || set -- pg12 pg13 pg14 pg15 pg16 pg17 pg18 versitygw toxiproxy pgbouncer shell-tools
 mkdir -p "$cache/bin"
 exec 9>"$cache/install.lock"
 flock 9

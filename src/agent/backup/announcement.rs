@@ -38,7 +38,10 @@ pub(super) async fn begin(run: &BackupRun<'_>) -> Result<Option<Arc<Writer>>, Re
         bytes_in_flight: BYTES_IN_FLIGHT,
     };
     let begin = async {
-        let repository = Repository::open_or_create(Arc::clone(&run.store)).await?;
+        let mut repository = Repository::open_or_create(Arc::clone(&run.store)).await?;
+        if let Some(recipients) = &run.recipients {
+            repository = repository.encrypted(recipients.clone(), None);
+        }
         Ok(Writer::begin(Arc::new(repository), options).await?)
     };
     let writer = run.or_stopped(begin).await?;

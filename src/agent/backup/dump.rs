@@ -118,7 +118,7 @@ impl Storing<'_> {
         completeness::check_contents(&toc, selection, &self.chunked.oids(), &self.exporter.relations)?;
         let stripped = strip(self.run, &mut toc)?;
         let key = layout::archive(&self.run.steps.snapshot, &self.database.name);
-        let mut upload = self.run.store.create(&key).await?;
+        let mut upload = self.run.create(&key).await?;
         let copied = tokio::select! {
             copied = copy(&toc, &mut reader, upload.as_mut(), &self.run.context.reporter) => copied,
             () = self.halt.cancelled() => Err(Broken::Halted),

@@ -19,9 +19,9 @@ use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::DatabaseSteps;
 use crate::postgres::catalog::{self, ServerCatalog};
 use crate::store::manifest::{
-    BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, FORMAT_VERSION, Manifest, ObjectKind,
-    ObjectLockManifest, ObjectManifest, Omission, RelationManifest, RoleSettingManifest, SelectionManifest,
-    ToolManifest,
+    AgeManifest, BackupReference, ChunkTotals, DataFormat, DataManifest, DatabaseManifest, EncryptionManifest,
+    FORMAT_VERSION, Manifest, ObjectKind, ObjectLockManifest, ObjectManifest, Omission, PLAIN_FORMAT_VERSION,
+    RelationManifest, RoleSettingManifest, SelectionManifest, ToolManifest,
 };
 use crate::store::repository::{Writer, WriterStatistics};
 use crate::store::{self, StoredObject, layout};
@@ -237,8 +237,18 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
         described.push(database.manifest);
     }
     let BackupPlan { run: of, .. } = run.plan;
+    let encryption = run.recipients.as_ref().map(|recipients| EncryptionManifest {
+        age: AgeManifest {
+            recipients: recipients.texts(),
+        },
+    });
+    let format_version = if encryption.is_some() {
+        FORMAT_VERSION
+    } else {
+        PLAIN_FORMAT_VERSION
+    };
     Ok(Manifest {
-        format_version: FORMAT_VERSION,
+        format_version,
         snapshot: run.steps.snapshot.clone(),
         backup: BackupReference {
             namespace: of.namespace.clone(),
@@ -253,6 +263,7 @@ fn assemble(run: &BackupRun<'_>, contents: Contents) -> Result<Manifest, Refusal
             client_major: run.tools.major,
         },
         data_format: DataFormat::Custom,
+        encryption,
         selection: SelectionManifest {
             sections: run.steps.sections,
             schemas: run.plan.schemas.clone(),
@@ -282,14 +293,17 @@ pub(super) fn artifact_of(manifest: &Manifest, bytes: &[u8], location: &str) -> 
     let objects: u64 = manifest.objects.iter().map(|object| object.size).sum();
     let own = objects + bytes.len() as u64;
     let chunks = manifest.chunks.unwrap_or_default();
+    let total = own + chunks.stored_bytes;
+    let reused = chunks.stored_bytes.saturating_sub(chunks.new_bytes);
     Artifact {
         snapshot: manifest.snapshot.clone(),
         location: format!(
             "{location}/{}",
             layout::snapshot_prefix(&manifest.snapshot).trim_end_matches('/')
         ),
-        bytes: own + chunks.stored_bytes,
+        bytes: total,
         new_bytes: Some(own + chunks.new_bytes),
+        reused_percent: u8::try_from(reused * 100 / total.max(1)).ok(),
         rows: manifest.databases.iter().map(|database| database.rows).sum(),
         databases: manifest
             .databases

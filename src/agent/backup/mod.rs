@@ -13,7 +13,7 @@ mod findings;
 mod globals;
 mod manifest;
 mod object_lock;
-mod pg_dump;
+pub(in crate::agent) mod pg_dump;
 mod pre_data;
 mod relations;
 mod selection;
@@ -40,12 +40,14 @@ use crate::api::{conditions, reasons};
 use crate::plan::Refusal;
 use crate::plan::backup::BackupPlan;
 use crate::plan::backup_steps::{self, DatabaseSteps, Steps, names};
+use crate::plan::refusal::sentence;
 use crate::plan::report::{Done, Failed, Outcome, PREFLIGHT};
 use crate::postgres::catalog::ServerCatalog;
 use crate::postgres::client_tools::ToolSet;
 use crate::postgres::connection::ConnectionSettings;
+use crate::store::encryption::{self, Recipients};
 use crate::store::repository::Writer;
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError, Upload};
 
 /// How often a database is begun again because a change of definitions stood in the way of pg_dump.
 const DUMP_ATTEMPTS: usize = 5;
@@ -56,6 +58,8 @@ struct BackupRun<'a> {
     context: &'a Context,
     steps: Steps,
     store: Arc<dyn Store>,
+    /// To whom everything but the manifest is encrypted.
+    recipients: Option<Recipients>,
     /// Lead to the instance that the findings are about.
     settings: ConnectionSettings,
     tools: ToolSet,
@@ -128,6 +132,13 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
         tools,
     } = findings::gather(plan, &settings, &context.client_tools).await?;
     let steps = backup_steps::decide(plan, &findings)?;
+    let recipients = steps
+        .encryption
+        .as_ref()
+        .map(|encryption| Recipients::parse(&encryption.recipients));
+    let recipients = recipients
+        .transpose()
+        .map_err(|error| Refusal::permanent(reasons::INVALID_SPEC, sentence(&error.to_string())))?;
     let store = store::open_for_backup(&plan.storage, references).await?;
     store.check_access(true).await?;
     if steps.chunks.is_some() {
@@ -164,6 +175,7 @@ async fn prepare<'a>(plan: &'a BackupPlan, context: &'a Context) -> Result<Backu
         context,
         steps,
         store,
+        recipients,
         settings,
         tools,
         superuser: findings.server.superuser,
@@ -180,16 +192,21 @@ impl BackupRun<'_> {
             self.skip_all("An earlier attempt of this run had stored it.");
             let message = format!(
                 "An earlier attempt had stored the backup; all of its objects are there. {}",
-                sentence(&artifact)
+                stored_sentence(&artifact)
             );
             return Ok((artifact, message));
         }
         let result = self.back_up().await.map(|artifact| {
-            let message = sentence(&artifact);
+            let message = stored_sentence(&artifact);
             (artifact, message)
         });
         drop(turn);
         result
+    }
+
+    /// Begins an object of the snapshot, encrypted where the backup is.
+    async fn create(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
+        encryption::create(&*self.store, key, self.recipients.as_ref()).await
     }
 
     /// For work that leaves nothing behind when it is dropped.
@@ -352,12 +369,13 @@ impl BackupRun<'_> {
     }
 }
 
-fn sentence(artifact: &Artifact) -> String {
+fn stored_sentence(artifact: &Artifact) -> String {
     let Artifact {
         snapshot: _,
         location,
         bytes,
         new_bytes,
+        reused_percent: _,
         rows,
         databases,
         manifest_sha256: _,

@@ -22,7 +22,7 @@ const NAMES_LIMIT_BYTES: usize = 1_500_000;
 const FIRST_WITH_METHODS: u32 = 16;
 
 /// Encoding of a database whose bytes have none; they must come back as they are.
-pub(super) const NO_ENCODING: &str = "SQL_ASCII";
+pub(in crate::agent) const NO_ENCODING: &str = "SQL_ASCII";
 
 /// Bytes that more names may take beside those of the selection.
 pub(super) fn room_for_names(selection: &Selection<'_>, relations: &[Relation]) -> usize {

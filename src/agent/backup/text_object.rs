@@ -15,7 +15,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Runs the program and stores what it writes under `key`, if it succeeds.
 pub(super) async fn store(run: &BackupRun<'_>, key: &str, program: Program) -> Result<StoredObject, Refusal> {
     let running = program.spawn().map_err(|error| error.refusal(reasons::DUMP_FAILED))?;
-    let mut upload = run.store.create(key).await?;
+    let mut upload = run.create(key).await?;
     let copied = tokio::select! {
         copied = copy(running, upload.as_mut()) => copied,
         () = run.context.stop.cancelled() => Err(Refusal::interrupted()),

@@ -10,8 +10,9 @@ use super::chunks;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::quote::qualified;
+use crate::store::encryption::{Identities, Recipients};
 use crate::store::manifest::{ChunkManifest, DatabaseManifest, Manifest};
-use crate::store::repository::Repository;
+use crate::store::repository::{Repository, RepositoryError};
 use crate::store::{Store, StoreError};
 
 /// Listings at once.
@@ -33,6 +34,7 @@ pub(super) async fn open(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
     database: &str,
+    identities: Option<&Arc<Identities>>,
 ) -> Result<Option<Arc<Repository>>, Refusal> {
     let Some(database) = manifest.database(database) else {
         return Ok(None);
@@ -41,7 +43,11 @@ pub(super) async fn open(
     if chunks::relations(database).next().is_none() {
         return Ok(None);
     }
-    let repository = Repository::open(Arc::clone(store)).await?;
+    let mut repository = Repository::open(Arc::clone(store)).await?;
+    if let Some(identities) = identities {
+        let recipients = Recipients::parse(manifest.recipients()).map_err(RepositoryError::from)?;
+        repository = repository.encrypted(recipients, Some(Arc::clone(identities)));
+    }
     let sizes = list(store, database).await?;
     let needed = needed(database);
     let wrong = compare(&needed, &sizes);

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::chunk_objects;
+use super::{chunk_objects, identity};
 use crate::agent::Context;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::restore::SnapshotSource;
 use crate::plan::restore_findings::{Locale, Snapshot};
 use crate::postgres::archive::{ArchiveError, ArchiveReader, Toc};
+use crate::store::encryption::{self, Identities};
 use crate::store::manifest::{
     self, BackupReference, DatabaseManifest, LocaleManifest, Manifest, ObjectKind, ObjectManifest,
 };
@@ -35,6 +37,8 @@ pub(super) struct Source {
     pub database: String,
     /// The archive's object.
     archive: ObjectManifest,
+    /// What decrypts the backup; `None` where it is not encrypted.
+    identities: Option<Arc<Identities>>,
     /// The archive's table of contents, as it is stored.
     pub toc: Toc,
     /// Where the chunks are, if rows of the database are stored as chunks.
@@ -55,14 +59,17 @@ impl Source {
         check_origin(source, &manifest)?;
         let database = choose_database(source, &manifest)?.name.clone();
         let archive = check_objects(&*store, &manifest, &database).await?;
-        let toc = read_toc(&store, &archive).await?;
-        let repository = chunk_objects::open(&store, &manifest, &database).await?;
+        let identities = identity::find(source, &manifest, context).await?;
+        identity::prove(&*store, &manifest, &archive, identities.as_ref()).await?;
+        let toc = read_toc(&*store, &archive, identities.as_ref()).await?;
+        let repository = chunk_objects::open(&store, &manifest, &database, identities.as_ref()).await?;
         let found = Self {
             store,
             manifest,
             manifest_sha256: sha256,
             database,
             archive,
+            identities,
             toc,
             repository,
         };
@@ -88,7 +95,7 @@ impl Source {
 
     /// The archive from its beginning; its size and SHA-256 are checked at its end.
     pub(super) async fn open_archive(&self) -> Result<ArchiveReader, Refusal> {
-        open(&self.store, &self.archive)
+        open(&*self.store, &self.archive, self.identities.as_ref())
             .await
             .map_err(|error| self.refusal(error))
     }
@@ -98,8 +105,8 @@ impl Source {
         let Some(object) = self.manifest.object(ObjectKind::Globals, None) else {
             return Ok(None);
         };
-        let stream = self.store.read(&object.key, None).await?;
-        let chunks: Vec<_> = store::verified(stream, &object.stored()).try_collect().await?;
+        let stream = encryption::content(&*self.store, object, self.identities.as_ref()).await?;
+        let chunks: Vec<_> = stream.try_collect().await?;
         Ok(Some(String::from_utf8_lossy(&chunks.concat()).into_owned()))
     }
 
@@ -165,7 +172,7 @@ impl Source {
     }
 }
 
-async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
+pub(in crate::agent) async fn read_manifest(store: &dyn Store, snapshot: &str) -> Result<bytes::Bytes, Refusal> {
     let key = layout::manifest(snapshot);
     match store::read_all(store, &key, manifest::SIZE_LIMIT_BYTES).await {
         Ok(bytes) => Ok(bytes),
@@ -279,7 +286,11 @@ fn choose_database<'a>(source: &SnapshotSource, manifest: &'a Manifest) -> Resul
 }
 
 /// Checks that every object of the database is there with its size; returns the archive.
-async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -> Result<ObjectManifest, Refusal> {
+pub(in crate::agent) async fn check_objects(
+    store: &dyn Store,
+    manifest: &Manifest,
+    database: &str,
+) -> Result<ObjectManifest, Refusal> {
     let mut wrong = Vec::new();
     let mut reason = reasons::OBJECT_MISSING;
     for object in &manifest.objects {
@@ -315,35 +326,55 @@ async fn check_objects(store: &dyn Store, manifest: &Manifest, database: &str) -
         })
 }
 
-async fn open(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<ArchiveReader, ArchiveError> {
+/// The bytes of an archive, decrypted where there are identities; their size and SHA-256 are checked at their end.
+pub(in crate::agent) async fn archive_bytes(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<impl AsyncRead + Unpin + Send + use<>, ArchiveError> {
     let to_io = |error: StoreError| std::io::Error::other(error);
-    let stream = store
-        .read(&archive.key, None)
+    let content = encryption::content(store, archive, identities)
         .await
         .map_err(|error| ArchiveError::Read(to_io(error)))?;
-    let verified = store::verified(stream, &archive.stored()).map_err(to_io);
-    ArchiveReader::open(StreamReader::new(verified)).await
+    Ok(StreamReader::new(content.map_err(to_io)))
+}
+
+async fn open(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<ArchiveReader, ArchiveError> {
+    ArchiveReader::open(archive_bytes(store, archive, identities).await?).await
 }
 
 /// Reads the table of contents, a second time where the bytes are not those that were stored: they may have changed on
 /// the way.
-async fn read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
-    match try_read_toc(store, archive).await {
-        Err(refusal) if refusal.reason == reasons::OBJECT_CHANGED => try_read_toc(store, archive).await,
+async fn read_toc(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<Toc, Refusal> {
+    match try_read_toc(store, archive, identities).await {
+        Err(refusal) if refusal.reason == reasons::OBJECT_CHANGED => try_read_toc(store, archive, identities).await,
         read => read,
     }
 }
 
-async fn try_read_toc(store: &Arc<dyn Store>, archive: &ObjectManifest) -> Result<Toc, Refusal> {
+async fn try_read_toc(
+    store: &dyn Store,
+    archive: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<Toc, Refusal> {
     let refusal = |error| archive_refusal(error, archive);
-    let mut reader = open(store, archive).await.map_err(refusal)?;
+    let mut reader = open(store, archive, identities).await.map_err(refusal)?;
     if archive.size <= READ_AHEAD_BYTES {
         while reader.next_block_bytes().await.map_err(refusal)?.is_some() {}
     }
     Ok(reader.into_toc())
 }
 
-fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
+/// An error of reading an archive in words, with the store's own reason where the store is to blame.
+pub(in crate::agent) fn archive_refusal(error: ArchiveError, archive: &ObjectManifest) -> Refusal {
     match error {
         ArchiveError::Read(source) => match source
             .into_inner()

@@ -156,6 +156,7 @@ impl Cluster {
             location: "s3://backups".into(),
             bytes: 10,
             new_bytes: Some(4),
+            reused_percent: Some(0),
             rows: 2,
             databases: vec!["orders".into()],
             manifest_sha256: "abc".into(),

@@ -16,6 +16,7 @@ super::scenarios!(
     a_request_that_the_target_remembers_is_already_applied,
     a_restore_whose_job_was_made_goes_on_although_its_backup_is_gone,
     a_restore_that_failed_is_cleaned_up_after_on_its_target,
+    the_identity_is_mounted_into_the_pods_of_restores_alone,
 );
 
 async fn a_restore_waits_for_a_backup_that_is_not_there(cluster: &mut Cluster) {
@@ -130,4 +131,43 @@ async fn a_restore_that_failed_is_cleaned_up_after_on_its_target(cluster: &mut C
     let status = cluster.reconcile::<Restore>("copy").await;
     assert_is(&status, Phase::Failed, reasons::CONNECTION_LOST);
     assert_eq!(status.failure.unwrap().message, "The connection was cut. All is well.");
+}
+
+/// Names of the Secrets that the pods of a Job mount.
+fn mounted_secrets(cluster: &Cluster, job: &str) -> Vec<String> {
+    let job = cluster.server.get(&format!("{NAMESPACE}/jobs/{job}")).unwrap();
+    let pod = &job["spec"]["template"]["spec"];
+    assert!(pod["initContainers"].is_null() && pod["containers"][0]["envFrom"].is_null());
+    let volumes = pod["volumes"].as_array().unwrap().iter();
+    volumes
+        .filter_map(|volume| volume["secret"]["secretName"].as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
+async fn the_identity_is_mounted_into_the_pods_of_restores_alone(cluster: &mut Cluster) {
+    let recipients = ["age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"];
+    let encryption =
+        json!({"storage": {"encryption": {"age": {"recipients": recipients}}}, "deletionPolicy": "Delete"});
+    cluster.backup("orders", encryption);
+    let job = cluster.started::<Backup>("orders").await;
+    assert_eq!(mounted_secrets(cluster, &job), ["production-db", "s3"]);
+    cluster.succeed(&job, Outcome::Succeeded);
+    cluster.reconcile::<Backup>("orders").await;
+    cluster.restore("copy", "orders");
+    cluster.server.change("shop/pgrestores/copy", |object| {
+        object["spec"]["source"]["decryption"] =
+            json!({"age": {"identitySecretRef": {"name": "backup-identity", "key": "identity.txt"}}});
+    });
+    let job = cluster.started::<Restore>("copy").await;
+    assert_eq!(mounted_secrets(cluster, &job), ["backup-identity", "s3", "staging-db"]);
+    cluster.fail(
+        &job,
+        Refusal::temporary(reasons::CONNECTION_LOST, "The connection was cut."),
+    );
+    let clean_up = cluster.reconcile::<Restore>("copy").await.follow_up.unwrap().job.name;
+    assert_eq!(mounted_secrets(cluster, &clean_up), ["staging-db"]);
+    cluster.server.delete("shop/pgbackups/orders");
+    let deletion = cluster.reconcile::<Backup>("orders").await.follow_up.unwrap().job.name;
+    assert_eq!(mounted_secrets(cluster, &deletion), ["s3"]);
 }

@@ -4,6 +4,7 @@ use super::{ChunkSteps, DatabaseSteps, Steps, names, refusals};
 use crate::api::backup::{Compression, CompressionMethod, ForeignCredentials, RolePasswords};
 use crate::api::status::{StepState, StepStatus};
 use crate::plan::backup::{Choice, Sections};
+use crate::plan::encryption::EncryptionPlan;
 
 impl Steps {
     /// The steps in order, each in a sentence.
@@ -32,7 +33,7 @@ impl Steps {
             steps.push(step(
                 names::of_database(names::DUMP, name),
                 format!(
-                    "Store {} by pg_dump {}, {}, {}{}.",
+                    "Store {} by pg_dump {}, {}, {}{}{}.",
                     database.describe(self.sections),
                     self.client_major,
                     describe_compression(&self.compression),
@@ -40,7 +41,8 @@ impl Steps {
                         ForeignCredentials::Strip => "without credentials of user mappings and subscriptions",
                         ForeignCredentials::Keep => "with credentials of user mappings and subscriptions",
                     },
-                    self.chunks.as_ref().map(describe_chunks).unwrap_or_default()
+                    self.chunks.as_ref().map(describe_chunks).unwrap_or_default(),
+                    self.encryption.as_ref().map(describe_encryption).unwrap_or_default()
                 ),
             ));
             if self.has_pre_data() {
@@ -63,6 +65,11 @@ impl Steps {
         ));
         steps
     }
+}
+
+fn describe_encryption(EncryptionPlan { recipients }: &EncryptionPlan) -> String {
+    let count = recipients.len();
+    format!(", encrypted to {count} recipient{}", if count == 1 { "" } else { "s" })
 }
 
 impl DatabaseSteps {

@@ -15,6 +15,7 @@ fn asked() -> RestorePlan {
         },
         source: SnapshotSource {
             storage: StoragePlan::Folder { path: "/x".into() },
+            identity: None,
             snapshot: Some("s".into()),
             backup_namespace: "shop".into(),
             backup_name: "orders".into(),

@@ -8,6 +8,7 @@ use libpgdump::io::primitives::{read_byte, read_int};
 
 use super::entry::TocEntry;
 use super::error::ArchiveError;
+use super::extract::DataSink;
 use super::feed::Feed;
 use super::reader::{Counters, DataBlock, DataSummary};
 use super::rows::RowCounter;
@@ -23,8 +24,13 @@ const POSITIVE: u8 = 0;
 /// Large enough to keep calls few, small enough to stay in the processor's cache.
 const DECODED_BYTES: usize = 128 * 1024;
 
-/// Reads everything behind the first table of contents.
-pub(super) fn read_blocks(feed: &mut Feed, toc: &Toc, counters: &Arc<Counters>) -> Result<DataSummary, ArchiveError> {
+/// Reads everything behind the first table of contents, and gives what the blocks hold to `sink`.
+pub(super) fn read_blocks(
+    feed: &mut Feed,
+    toc: &Toc,
+    counters: &Arc<Counters>,
+    sink: &mut dyn DataSink,
+) -> Result<DataSummary, ArchiveError> {
     let begin = feed.position();
     let mut awaited: BTreeMap<i32, &TocEntry> = toc
         .entries
@@ -35,10 +41,10 @@ pub(super) fn read_blocks(feed: &mut Feed, toc: &Toc, counters: &Arc<Counters>) 
     let mut reading = Blocks {
         header: &toc.header,
         counters,
+        sink,
         buffer: vec![0; DECODED_BYTES],
     };
     let mut blocks = Vec::new();
-    feed.pass_on();
     loop {
         let offset = feed.position() - begin;
         let kind = match feed.peek().map_err(|error| between(feed, &error))? {
@@ -58,12 +64,10 @@ pub(super) fn read_blocks(feed: &mut Feed, toc: &Toc, counters: &Arc<Counters>) 
         let entry = awaited
             .remove(&dump_id)
             .ok_or(ArchiveError::BlockUnexpected { dump_id })?;
-        let counted = match kind {
-            ROWS => reading.rows(feed, entry),
-            _ => reading.large_objects(feed),
-        };
+        let counted = reading.block(feed, kind, entry);
         let (rows, large_objects, bytes) = counted.map_err(|error| match error {
             BlockError::Io(error) => in_block(feed, entry, error),
+            BlockError::Sink(error) => ArchiveError::Write(error),
             BlockError::Unterminated => ArchiveError::RowsUnterminated { entry: entry.label() },
         })?;
         counters.block_done(rows.unwrap_or_default());
@@ -144,6 +148,8 @@ fn in_block(feed: &mut Feed, entry: &TocEntry, error: io::Error) -> ArchiveError
 
 enum BlockError {
     Io(io::Error),
+    /// What was decoded could not be handed on.
+    Sink(io::Error),
     Unterminated,
 }
 
@@ -159,6 +165,7 @@ type Counted = (Option<u64>, u64, u64);
 struct Blocks<'a> {
     header: &'a Header,
     counters: &'a Counters,
+    sink: &'a mut dyn DataSink,
     buffer: Vec<u8>,
 }
 
@@ -167,6 +174,16 @@ impl Blocks<'_> {
     fn block_start(&self, feed: &mut Feed) -> io::Result<i32> {
         read_byte(feed).map_err(into_io)?;
         read_int(feed, self.header.integer_size).map_err(into_io)
+    }
+
+    fn block(&mut self, feed: &mut Feed, kind: u8, entry: &TocEntry) -> Result<Counted, BlockError> {
+        self.sink.begin(entry).map_err(BlockError::Sink)?;
+        let counted = match kind {
+            ROWS => self.rows(feed, entry)?,
+            _ => self.large_objects(feed)?,
+        };
+        self.sink.end().map_err(BlockError::Sink)?;
+        Ok(counted)
     }
 
     fn rows(&mut self, feed: &mut Feed, entry: &TocEntry) -> Result<Counted, BlockError> {
@@ -189,7 +206,13 @@ impl Blocks<'_> {
     fn large_objects(&mut self, feed: &mut Feed) -> Result<Counted, BlockError> {
         let mut objects = 0;
         let mut bytes = 0;
-        while read_int(feed, self.header.integer_size).map_err(into_io)? != 0 {
+        loop {
+            // OIDs are unsigned; the format writes them as integers with a sign (`WriteInt`).
+            let oid = read_int(feed, self.header.integer_size).map_err(into_io)?;
+            if oid == 0 {
+                break;
+            }
+            self.sink.large_object(oid.cast_unsigned()).map_err(BlockError::Sink)?;
             bytes += self.decode(feed, |_| 0)?;
             objects += 1;
         }
@@ -197,7 +220,7 @@ impl Blocks<'_> {
     }
 
     /// Decodes one compressed stream to its end, and returns how many bytes it held.
-    fn decode(&mut self, feed: &mut Feed, mut lines: impl FnMut(&[u8]) -> u64) -> io::Result<u64> {
+    fn decode(&mut self, feed: &mut Feed, mut lines: impl FnMut(&[u8]) -> u64) -> Result<u64, BlockError> {
         let mut chunks = Chunks::new(feed, self.header.integer_size);
         let mut bytes = 0;
         {
@@ -211,6 +234,7 @@ impl Blocks<'_> {
                 bytes += length as u64;
                 let lines = lines(&self.buffer[..length]);
                 self.counters.decoded(length as u64, lines);
+                self.sink.write(&self.buffer[..length]).map_err(BlockError::Sink)?;
             }
         }
         chunks.finish()?;

@@ -157,7 +157,7 @@ impl TocEntry {
         })
     }
 
-    /// Positions are written as unset, so that any `pg_restore` reads the blocks from a pipe in their order.
+    /// What an entry has in every format.
     pub(super) fn write(&self, output: &mut Vec<u8>, header: &Header) {
         let Self {
             dump_id,
@@ -201,7 +201,12 @@ impl TocEntry {
             push_text(output, Some(dependency.to_string().as_bytes()), size);
         }
         push_text(output, None, size);
-        let state = if *has_data {
+    }
+
+    /// What an entry of the custom format has besides. Positions are written as unset, so that any `pg_restore` reads
+    /// the blocks from a pipe in their order.
+    pub(super) fn write_position(&self, output: &mut Vec<u8>, header: &Header) {
+        let state = if self.has_data {
             OffsetState::NotSet
         } else {
             OffsetState::NoData

@@ -76,6 +76,9 @@ pub enum ArchiveError {
     /// The input could not be read.
     #[error("the archive cannot be read")]
     Read(#[source] io::Error),
+    /// What the archive holds could not be handed on.
+    #[error("the data of the archive cannot be written")]
+    Write(#[source] io::Error),
     /// The reading thread ended without a result.
     #[error("reading the archive was interrupted")]
     Interrupted,

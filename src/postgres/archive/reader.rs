@@ -12,11 +12,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::blocks::read_blocks;
 use super::error::ArchiveError;
+use super::extract::Nowhere;
 use super::feed::Feed;
 use super::toc::Toc;
 
 /// Buffers between two stages, each of at most `BUFFER_BYTES`.
-const BUFFERS: usize = 4;
+pub(super) const BUFFERS: usize = 4;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// What one data block held.
@@ -190,7 +191,7 @@ impl ArchiveReader {
     }
 }
 
-async fn fill(mut input: impl AsyncRead + Unpin, filled: mpsc::Sender<io::Result<Bytes>>) {
+pub(super) async fn fill(mut input: impl AsyncRead + Unpin, filled: mpsc::Sender<io::Result<Bytes>>) {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(BUFFER_BYTES);
@@ -207,18 +208,22 @@ async fn fill(mut input: impl AsyncRead + Unpin, filled: mpsc::Sender<io::Result
     }
 }
 
+pub(super) fn read_toc(feed: &mut Feed) -> Result<Toc, ArchiveError> {
+    Toc::read(feed).map_err(|error| match feed.take_failure() {
+        Some(failure) => ArchiveError::Read(failure),
+        None => error,
+    })
+}
+
 fn decode(
     mut feed: Feed,
     found: oneshot::Sender<Arc<Toc>>,
     counters: &Arc<Counters>,
 ) -> Result<DataSummary, ArchiveError> {
-    let toc = Toc::read(&mut feed).map_err(|error| match feed.take_failure() {
-        Some(failure) => ArchiveError::Read(failure),
-        None => error,
-    })?;
-    let toc = Arc::new(toc);
+    let toc = Arc::new(read_toc(&mut feed)?);
     if found.send(Arc::clone(&toc)).is_err() {
         return Err(ArchiveError::Interrupted);
     }
-    read_blocks(&mut feed, &toc, counters)
+    feed.pass_on();
+    read_blocks(&mut feed, &toc, counters, &mut Nowhere)
 }

@@ -1,5 +1,6 @@
 //! The header and the table of contents of an archive.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use libpgdump::Timestamp;
@@ -54,6 +55,9 @@ pub(super) struct Header {
 /// Format byte of the custom format (`archCustom`).
 const CUSTOM_FORMAT: u8 = 1;
 
+/// Format byte of `toc.dat`: a directory calls itself a tar there (`_CloseArchive` of `pg_backup_directory.c`).
+const DIRECTORY_FORMAT: u8 = 3;
+
 impl Header {
     pub(super) fn read(input: &mut impl Read) -> Result<Self, ArchiveError> {
         let mut magic = [0; 5];
@@ -99,7 +103,7 @@ impl Header {
         })
     }
 
-    fn write(&self, output: &mut Vec<u8>) {
+    fn write(&self, output: &mut Vec<u8>, format: u8) {
         let Self {
             version,
             integer_size,
@@ -119,7 +123,7 @@ impl Header {
             version.revision,
             size,
             *offset_size,
-            CUSTOM_FORMAT,
+            format,
         ]);
         if version.names_compression() {
             output.push(compression.byte());
@@ -164,15 +168,34 @@ impl Toc {
     /// every `pg_restore` reads the blocks that follow from a pipe.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.write(CUSTOM_FORMAT, &self.header, |entry, output| {
+            entry.write_position(output, &self.header);
+        })
+    }
+
+    /// `toc.dat` of an archive in the directory format whose data files, by entry, are not compressed.
+    #[must_use]
+    pub fn to_directory_bytes(&self, files: &BTreeMap<i32, String>) -> Vec<u8> {
+        let header = Header {
+            compression: Compression::None,
+            compression_level: 0,
+            ..self.header.clone()
+        };
+        self.write(DIRECTORY_FORMAT, &header, |entry, output| {
+            // An entry without a file has the empty name (`_WriteExtraToc`).
+            let file = files.get(&entry.dump_id).map_or("", String::as_str);
+            push_text(output, Some(file.as_bytes()), header.integer_size);
+        })
+    }
+
+    fn write(&self, format: u8, header: &Header, mut extra: impl FnMut(&TocEntry, &mut Vec<u8>)) -> Vec<u8> {
         let mut output = Vec::new();
-        self.header.write(&mut output);
-        push_integer(
-            &mut output,
-            i32::try_from(self.entries.len()).unwrap_or(i32::MAX),
-            self.header.integer_size,
-        );
+        header.write(&mut output, format);
+        let count = i32::try_from(self.entries.len()).unwrap_or(i32::MAX);
+        push_integer(&mut output, count, header.integer_size);
         for entry in &self.entries {
-            entry.write(&mut output, &self.header);
+            entry.write(&mut output, header);
+            extra(entry, &mut output);
         }
         output
     }
@@ -217,6 +240,17 @@ impl Toc {
     #[must_use]
     pub fn server_major(&self) -> Option<u32> {
         major(self.server_version()?)
+    }
+
+    /// Name of the file that lists the large objects of an entry in the directory format. Readers before 17 know one
+    /// such entry and one name (`_LoadBlobs`); from then on the name is in the table of contents.
+    #[must_use]
+    pub fn large_objects_file(&self, dump_id: i32) -> String {
+        if self.header.version.has_relation_kinds() {
+            format!("blobs_{dump_id}.toc")
+        } else {
+            "blobs.toc".to_owned()
+        }
     }
 
     /// The entry with this number.

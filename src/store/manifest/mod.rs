@@ -3,6 +3,7 @@
 
 mod chunks;
 mod database;
+mod encryption;
 mod foreign;
 mod object;
 mod relation;
@@ -17,6 +18,7 @@ pub use database::{
     DatabaseManifest, ExtensionManifest, GrantManifest, LocaleManifest, SchemaManifest, SettingManifest,
     SubscriptionManifest,
 };
+pub use encryption::{AgeManifest, EncryptionManifest};
 pub use foreign::{ForeignDataWrapperManifest, ForeignServerManifest, UserMappingManifest};
 pub use object::{ObjectKind, ObjectLockManifest, ObjectManifest};
 pub use relation::{
@@ -34,9 +36,12 @@ use crate::plan::Refusal;
 use crate::plan::backup::{Choice, Sections};
 use crate::plan::refusal::sentence;
 
-/// The format that this release writes, and the newest that it reads. Fields may be added without a new number; a
-/// number means that an older reader would misunderstand.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format that this release reads, and what it writes of encrypted backups. Fields may be added without a
+/// new number; a number means that an older reader would misunderstand.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The format of backups that are not encrypted: releases from before encryption read it.
+pub const PLAIN_FORMAT_VERSION: u32 = 1;
 
 /// Largest manifest that is read, in bytes.
 pub const SIZE_LIMIT_BYTES: u64 = 1 << 30;
@@ -45,7 +50,7 @@ pub const SIZE_LIMIT_BYTES: u64 = 1 << 30;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Version of this format.
+    /// Version of this format: 1, or 2 where the backup is encrypted.
     pub format_version: u32,
     /// Snapshot id.
     pub snapshot: String,
@@ -61,6 +66,9 @@ pub struct Manifest {
     pub tools: ToolManifest,
     /// How the rows are stored.
     pub data_format: DataFormat,
+    /// How the objects and chunks are encrypted; `None` where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionManifest>,
     /// What was asked for.
     pub selection: SelectionManifest,
     /// The server.
@@ -192,6 +200,14 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// To whom the backup is encrypted; nobody where it is not.
+    #[must_use]
+    pub fn recipients(&self) -> &[String] {
+        self.encryption
+            .as_ref()
+            .map_or(&[], |encryption| &encryption.age.recipients)
+    }
+
     /// The database of this name.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&DatabaseManifest> {
@@ -214,8 +230,14 @@ impl Manifest {
             .flat_map(|rows| &rows.chunks)
     }
 
-    /// Every database has its archive, and every object is of a database that is listed.
+    /// The version says whether the backup is encrypted, every database has its archive, and every object is of a
+    /// database that is listed.
     fn check(&self) -> Result<(), ManifestError> {
+        let encrypted = self.encryption.is_some();
+        if encrypted != (self.format_version > PLAIN_FORMAT_VERSION) || encrypted == self.recipients().is_empty() {
+            let sentence = "a backup is encrypted, with its recipients named, where it has format 2, and only there";
+            return Err(ManifestError::Inconsistent(sentence.to_owned()));
+        }
         for database in &self.databases {
             if self.object(ObjectKind::Archive, Some(&database.name)).is_none() {
                 let sentence = format!("the database {:?} has no archive", database.name);

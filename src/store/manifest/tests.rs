@@ -11,13 +11,14 @@ fn manifest() -> Manifest {
         sha256: "00".into(),
     };
     Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: PLAIN_FORMAT_VERSION,
         snapshot: "20260102T030405Z-0123456789".into(),
         backup: BackupReference::default(),
         started: Timestamp::UNIX_EPOCH,
         completed: Timestamp::UNIX_EPOCH,
         tools: ToolManifest::default(),
         data_format: DataFormat::Custom,
+        encryption: None,
         selection: SelectionManifest::default(),
         server: ServerManifest::default(),
         roles: vec![],
@@ -53,11 +54,11 @@ fn a_manifest_is_read_as_it_was_written() {
 
 #[test]
 fn a_newer_format_is_refused_whatever_else_it_holds() {
-    let error = Manifest::read(br#"{"formatVersion": 2, "databases": "another form"}"#).unwrap_err();
-    assert!(matches!(error, ManifestError::TooNew { found: 2 }));
+    let error = Manifest::read(br#"{"formatVersion": 3, "databases": "another form"}"#).unwrap_err();
+    assert!(matches!(error, ManifestError::TooNew { found: 3 }));
     let refusal = Refusal::from(error);
     assert_eq!(refusal.reason, reasons::MANIFEST_TOO_NEW);
-    insta::assert_snapshot!(refusal.message, @"The manifest has format 2; this release of pgrescue reads formats up to 1.");
+    insta::assert_snapshot!(refusal.message, @"The manifest has format 3; this release of pgrescue reads formats up to 2.");
 }
 
 #[test]
@@ -86,4 +87,30 @@ fn the_published_schema_is_the_one_that_is_written() {
         published == manifest_schema(),
         "{path} is out of date: run `UPDATE_SCHEMA=1 cargo test --lib manifest`"
     );
+}
+
+#[test]
+fn an_encrypted_backup_has_a_format_that_older_releases_refuse_and_another_one_has_not() {
+    let encryption = |recipients: &[&str]| {
+        Some(EncryptionManifest {
+            age: AgeManifest {
+                recipients: recipients.iter().copied().map(str::to_owned).collect(),
+            },
+        })
+    };
+    let of = |format_version, encryption| Manifest {
+        format_version,
+        encryption,
+        ..manifest()
+    };
+    let encrypted = of(2, encryption(&["age1x"]));
+    assert_eq!(
+        Manifest::read(&encrypted.to_bytes().unwrap()).unwrap().recipients(),
+        ["age1x"]
+    );
+    for contradiction in [of(1, encryption(&["age1x"])), of(2, None), of(2, encryption(&[]))] {
+        assert!(matches!(contradiction.to_bytes(), Err(ManifestError::Inconsistent(_))));
+        let bytes = serde_json::to_vec(&contradiction).unwrap();
+        assert!(matches!(Manifest::read(&bytes), Err(ManifestError::Inconsistent(_))));
+    }
 }

@@ -46,6 +46,13 @@ impl Share {
         }
     }
 
+    /// Whether so many bytes have room in it.
+    pub(super) fn holds(&self, bytes: usize) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|permit| permit.num_permits() >= units(bytes) as usize)
+    }
+
     /// Gives back what `bytes` do not need.
     pub(super) fn reduce_to(&mut self, bytes: usize) {
         if let Some(permit) = &mut self.0 {

@@ -1,18 +1,20 @@
 //! Whether the backups of a storage can be restored, and which are hurt where something is damaged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::config::{self, Configuration};
+use super::described::{Described, described};
 use super::key_hash::KeyHash;
 use super::references::{self, Found, SnapshotManifest};
 use super::sender::blocking;
-use super::{ChunkDamage, Repository, RepositoryError, read, row_count};
-use crate::store::manifest::{ChunkManifest, ObjectManifest, RowFormat};
-use crate::store::{self, Store, StoreError, layout};
+use super::{ChunkDamage, Repository, RepositoryError, row_count};
+use crate::store::encryption::{self, EncryptionError, Identities, Recipients};
+use crate::store::manifest::ObjectManifest;
+use crate::store::{Store, StoreError, layout};
 
 /// Objects that are read at once.
 const AT_ONCE: usize = 4;
@@ -24,7 +26,7 @@ pub enum CheckLevel {
     Sizes,
     /// Its bytes are those that were stored (SHA-256).
     Hashes,
-    /// Every chunk is decoded, held against its name, and its rows are counted.
+    /// What is encrypted is decrypted; every chunk is decoded, held against its name, and its rows are counted.
     Rows,
 }
 
@@ -71,73 +73,25 @@ pub struct Hurt {
     pub tables: Vec<String>,
 }
 
-/// A chunk as a manifest describes it, without the place in its table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Described {
-    object: String,
-    offset: u64,
-    stored_bytes: u64,
-    bytes: u64,
-    rows: u64,
-    name: String,
-    sha256: String,
-    format: RowFormat,
-}
-
-impl Described {
-    fn of(chunk: &ChunkManifest, format: RowFormat) -> Self {
-        let ChunkManifest {
-            name,
-            object,
-            offset,
-            stored_bytes,
-            sha256,
-            bytes,
-            rows,
-            first_block: _,
-            end_block: _,
-        } = chunk.clone();
-        Self {
-            object,
-            offset,
-            stored_bytes,
-            bytes,
-            rows,
-            name,
-            sha256,
-            format,
-        }
-    }
-
-    fn chunk(&self) -> ChunkManifest {
-        ChunkManifest {
-            name: self.name.clone(),
-            object: self.object.clone(),
-            offset: self.offset,
-            stored_bytes: self.stored_bytes,
-            sha256: self.sha256.clone(),
-            bytes: self.bytes,
-            rows: self.rows,
-            first_block: None,
-            end_block: None,
-        }
-    }
-}
-
 /// Checks every backup of a storage, also one without chunks. Damage is in the report; an error means that the check
-/// itself could not be done.
-pub async fn check(store: &Arc<dyn Store>, level: CheckLevel) -> Result<CheckReport, RepositoryError> {
+/// itself could not be done. Identities are needed at the level `Rows`, for every backup that is encrypted.
+pub async fn check(
+    store: &Arc<dyn Store>,
+    level: CheckLevel,
+    identities: Option<Arc<Identities>>,
+) -> Result<CheckReport, RepositoryError> {
     let mut check = Check {
         store,
         level,
-        repository: None,
+        identities,
+        repositories: HashMap::new(),
         sizes: HashMap::new(),
         report: CheckReport::default(),
     };
     // The manifests before the objects: a backup that is finished meanwhile must not look damaged.
     let (objects, chunks) = check.read_manifests().await?;
     if !chunks.is_empty() {
-        check.repository = Some(check.open_repository().await?);
+        check.open_repositories(&chunks).await?;
     }
     check.list_sizes().await?;
     let bad_objects = check.check_objects(&objects).await?;
@@ -151,21 +105,26 @@ pub async fn check(store: &Arc<dyn Store>, level: CheckLevel) -> Result<CheckRep
 struct Check<'a> {
     store: &'a Arc<dyn Store>,
     level: CheckLevel,
-    repository: Option<Repository>,
+    identities: Option<Arc<Identities>>,
+    /// By the recipients of the chunks.
+    repositories: HashMap<Arc<[String]>, Repository>,
     sizes: HashMap<KeyHash, u64>,
     report: CheckReport,
 }
 
 impl Check<'_> {
     /// Reads what every manifest names. One that cannot be read is a damage of its own.
-    async fn read_manifests(&mut self) -> Result<(Vec<ObjectManifest>, HashSet<Described>), RepositoryError> {
+    async fn read_manifests(&mut self) -> Result<(Vec<CheckedObject>, HashSet<Described>), RepositoryError> {
         let (mut objects, mut chunks) = (Vec::new(), HashSet::new());
         for snapshot in references::list(&**self.store).await? {
             match references::read(&**self.store, &snapshot).await {
                 Ok(Found::Manifest(manifest)) => {
                     self.report.snapshots += 1;
+                    self.require_identity(&manifest)?;
                     chunks.extend(described(&manifest).map(|(_, chunk)| chunk));
-                    objects.extend(manifest.objects);
+                    let encrypted = !manifest.recipients().is_empty();
+                    let each = manifest.objects.into_iter();
+                    objects.extend(each.map(|object| CheckedObject { object, encrypted }));
                 }
                 Ok(Found::Abandoned(_) | Found::Nothing) => {}
                 Err(RepositoryError::Unreadable { key, problem }) => self.report.damages.push(Damage {
@@ -184,10 +143,36 @@ impl Check<'_> {
         Ok((objects, chunks))
     }
 
-    async fn open_repository(&self) -> Result<Repository, RepositoryError> {
+    /// A backup that nobody here can decrypt cannot be checked so deeply; that is found before anything is read of it.
+    fn require_identity(&self, manifest: &SnapshotManifest) -> Result<(), RepositoryError> {
+        let recipients = manifest.recipients();
+        if self.level < CheckLevel::Rows || recipients.is_empty() {
+            return Ok(());
+        }
+        let refusal = match &self.identities {
+            None => encryption::identity_missing(&manifest.snapshot, recipients),
+            Some(identities) if !identities.fit(recipients) => {
+                encryption::identity_wrong(&manifest.snapshot, recipients)
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(RepositoryError::Identity(refusal))
+    }
+
+    async fn open_repositories(&mut self, chunks: &HashSet<Described>) -> Result<(), RepositoryError> {
         let found = Configuration::find(&**self.store).await?;
         let found = found.ok_or_else(|| config::missing(&**self.store))?;
-        Ok(Repository::of(Arc::clone(self.store), found))
+        let repository = Repository::of(Arc::clone(self.store), found);
+        let sets: BTreeSet<_> = chunks.iter().map(|chunk| &chunk.recipients).collect();
+        for set in sets {
+            let of_set = match Recipients::parse(set) {
+                Ok(recipients) => repository.encrypted(recipients, self.identities.clone()),
+                Err(EncryptionError::Count { found: 0 }) => repository.plain(),
+                Err(error) => return Err(error.into()),
+            };
+            self.repositories.insert(Arc::clone(set), of_set);
+        }
+        Ok(())
     }
 
     async fn list_sizes(&mut self) -> Result<(), RepositoryError> {
@@ -200,16 +185,18 @@ impl Check<'_> {
     }
 
     /// The archives and texts of the snapshots. Returns what is wrong by key.
-    async fn check_objects(&mut self, objects: &[ObjectManifest]) -> Result<HashMap<String, String>, RepositoryError> {
+    async fn check_objects(&mut self, objects: &[CheckedObject]) -> Result<HashMap<String, String>, RepositoryError> {
         let mut bad = HashMap::new();
-        for object in objects {
+        for CheckedObject { object, encrypted } in objects {
             self.report.objects += 1;
             let problem = match self.sizes.get(&KeyHash::of(&object.key)) {
                 None => Some("the object is missing".to_owned()),
                 Some(size) if *size != object.size => Some(format!("it has {size} bytes instead of {}", object.size)),
                 Some(_) if self.level >= CheckLevel::Hashes => {
                     self.report.bytes_read += object.size;
-                    hash_object(&**self.store, object).await?
+                    let decrypt = *encrypted && self.level == CheckLevel::Rows;
+                    let identities = self.identities.as_ref().filter(|_| decrypt);
+                    read_object(&**self.store, object, identities).await?
                 }
                 Some(_) => None,
             };
@@ -266,9 +253,12 @@ impl Check<'_> {
 
     async fn read_damage(&self, described: &Described) -> Result<Option<ChunkDamage>, RepositoryError> {
         let chunk = described.chunk();
-        let result = match (&self.repository, self.level) {
-            (Some(repository), CheckLevel::Rows) => repository.read_chunk(&chunk).await.map(Some),
-            _ => read::read_proved(&**self.store, &chunk).await.map(|_| None),
+        let Some(repository) = self.repositories.get(&described.recipients) else {
+            return Ok(None);
+        };
+        let result = match self.level {
+            CheckLevel::Rows => repository.read_chunk(&chunk).await.map(Some),
+            CheckLevel::Sizes | CheckLevel::Hashes => repository.read_proved(&chunk).await.map(|_| None),
         };
         let stream = match result {
             Ok(stream) => stream,
@@ -344,24 +334,20 @@ impl Check<'_> {
     }
 }
 
-/// The chunks of a manifest, each with its table.
-fn described(manifest: &SnapshotManifest) -> impl Iterator<Item = (String, Described)> {
-    manifest.relations().flat_map(|(database, relation)| {
-        let table = format!("{}.{}.{}", database.name, relation.schema, relation.name);
-        let rows = relation.chunks.iter();
-        rows.flat_map(move |rows| {
-            let table = table.clone();
-            rows.chunks
-                .iter()
-                .map(move |chunk| (table.clone(), Described::of(chunk, rows.format)))
-        })
-    })
+/// An object of a snapshot.
+struct CheckedObject {
+    object: ObjectManifest,
+    encrypted: bool,
 }
 
 /// What is wrong with the bytes of an object.
-async fn hash_object(store: &dyn Store, object: &ObjectManifest) -> Result<Option<String>, RepositoryError> {
+async fn read_object(
+    store: &dyn Store,
+    object: &ObjectManifest,
+    identities: Option<&Arc<Identities>>,
+) -> Result<Option<String>, RepositoryError> {
     let read = async {
-        let mut stream = store::verified(store.read(&object.key, None).await?, &object.stored());
+        let mut stream = encryption::content(store, object, identities).await?;
         while stream.try_next().await?.is_some() {}
         Ok::<_, StoreError>(())
     };
@@ -369,6 +355,7 @@ async fn hash_object(store: &dyn Store, object: &ObjectManifest) -> Result<Optio
         Ok(()) => Ok(None),
         Err(StoreError::ObjectChanged { change, .. }) => Ok(Some(change.to_string())),
         Err(StoreError::ObjectMissing { .. }) => Ok(Some("the object is missing".to_owned())),
+        Err(StoreError::IdentityWrong { .. }) => Ok(Some("none of the given identities opens it".to_owned())),
         Err(error) => Err(error.into()),
     }
 }

@@ -4,6 +4,7 @@ use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::plan::refusal::sentence;
 use crate::store::StoreError;
+use crate::store::encryption::EncryptionError;
 use crate::store::error::Change;
 
 use super::config::FORMAT_VERSION;
@@ -85,6 +86,12 @@ pub enum RepositoryError {
         /// What zstd says.
         problem: String,
     },
+    /// A chunk could not be encrypted.
+    #[error("a chunk cannot be encrypted: {0}")]
+    Encryption(#[from] EncryptionError),
+    /// An encrypted backup cannot be read with what was given.
+    #[error(transparent)]
+    Identity(Refusal),
     /// The work on another thread ended without an answer.
     #[error("the work on a chunk ended without an answer")]
     WorkLost(#[source] tokio::task::JoinError),
@@ -115,6 +122,9 @@ pub enum ChunkDamage {
         /// In the store.
         found: String,
     },
+    /// It cannot be decrypted.
+    #[error("{0}")]
+    Encryption(String),
     /// It is no zstd frame, or not one alone.
     #[error("it is not one whole zstd frame ({0})")]
     Frame(String),
@@ -163,7 +173,7 @@ impl From<RepositoryError> for Refusal {
         let message = sentence(&error.to_string());
         match error {
             RepositoryError::Store(error) => error.into(),
-            RepositoryError::NotStored(refusal) => refusal,
+            RepositoryError::NotStored(refusal) | RepositoryError::Identity(refusal) => refusal,
             RepositoryError::Missing { location, key } => Self::permanent(reasons::REPOSITORY_INVALID, message)
                 .object(format!("{location}/{key}"))
                 .hint("Correct the storage, or bring the object back from a version or a replica of the store: without it no chunk can be checked."),
@@ -192,7 +202,7 @@ impl From<RepositoryError> for Refusal {
             RepositoryError::LockLost { key, .. } => Self::temporary(reasons::LOCK_LOST, message)
                 .object(key)
                 .hint("Chunks that it relied on may be gone, so it must not be finished; the next attempt begins anew."),
-            RepositoryError::Compression { .. } => Self::permanent(reasons::INTERNAL, message),
+            RepositoryError::Compression { .. } | RepositoryError::Encryption(_) => Self::permanent(reasons::INTERNAL, message),
             RepositoryError::WorkLost(_) => Self::temporary(reasons::INTERNAL, message),
         }
     }

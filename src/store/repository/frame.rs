@@ -1,4 +1,4 @@
-//! One chunk as one zstd frame.
+//! One chunk as one zstd frame; where it is encrypted, in one age file.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,12 +7,20 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, compress_bound, find_frame_compressed_size, get_frame_content_size};
 
 use super::{ChunkDamage, ChunkName, RepositoryError};
+use crate::store::encryption::{Identities, Unreadable};
 use crate::store::manifest::ChunkManifest;
 
-/// A compressed chunk.
+/// A chunk as it is stored.
 pub(super) struct Frame {
     pub bytes: Vec<u8>,
     pub sha256: [u8; 32],
+}
+
+impl Frame {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        let sha256 = Sha256::digest(&bytes).into();
+        Self { bytes, sha256 }
+    }
 }
 
 /// Contexts of zstd that are free: one holds megabytes and is worth keeping.
@@ -31,7 +39,7 @@ impl Compressors {
 
     /// Compresses in one call from one contiguous buffer: scattered input costs zstd half its speed. The frame holds
     /// its content's size and checksum.
-    pub(super) fn compress(&self, stream: &[u8]) -> Result<Frame, RepositoryError> {
+    pub(super) fn compress(&self, stream: &[u8]) -> Result<Vec<u8>, RepositoryError> {
         let failed = |error: std::io::Error| RepositoryError::Compression {
             bytes: stream.len(),
             problem: error.to_string(),
@@ -52,8 +60,7 @@ impl Compressors {
             .unwrap_or_else(PoisonError::into_inner)
             .push(compressor);
         bytes.shrink_to_fit();
-        let sha256 = Sha256::digest(&bytes).into();
-        Ok(Frame { bytes, sha256 })
+        Ok(bytes)
     }
 
     fn make(&self) -> std::io::Result<Compressor<'static>> {
@@ -68,10 +75,27 @@ pub(super) fn bound(bytes: usize) -> usize {
     compress_bound(bytes)
 }
 
-/// The COPY stream in a stored frame, proved against the manifest. No more than `chunk.bytes` are allocated, whatever
-/// the frame says of itself.
-pub(super) fn decode(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
+/// The COPY stream in what is stored, proved against the manifest. No more than `chunk.bytes` are allocated, whatever
+/// the frame says of itself, and, where it is decrypted, the bytes of the frame.
+pub(super) fn decode(
+    stored: &[u8],
+    chunk: &ChunkManifest,
+    key: &[u8; 32],
+    identities: Option<&Identities>,
+) -> Result<Vec<u8>, ChunkDamage> {
     check_sha256(stored, chunk)?;
+    let Some(identities) = identities else {
+        return unpack(stored, chunk, key);
+    };
+    let frame = identities.decrypt(stored).map_err(|unreadable| match unreadable {
+        Unreadable::NoIdentityFits => ChunkDamage::Encryption("none of the given identities opens it".to_owned()),
+        Unreadable::Damaged(problem) => ChunkDamage::Encryption(problem),
+    })?;
+    unpack(&frame, chunk, key)
+}
+
+/// The COPY stream in a frame.
+fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
     let name: ChunkName = chunk
         .name
         .parse()
@@ -138,10 +162,14 @@ fn decompress(stored: &[u8], bytes: u64) -> Result<Vec<u8>, ChunkDamage> {
 mod tests {
     use super::*;
 
+    fn decode(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
+        super::decode(stored, chunk, key, None)
+    }
+
     const KEY: [u8; 32] = [7; 32];
 
     fn chunk(stream: &[u8]) -> (ChunkManifest, Vec<u8>) {
-        let frame = Compressors::new(3).compress(stream).unwrap();
+        let frame = Frame::of(Compressors::new(3).compress(stream).unwrap());
         let manifest = ChunkManifest {
             name: ChunkName::of(&KEY, stream).to_string(),
             stored_bytes: frame.bytes.len() as u64,

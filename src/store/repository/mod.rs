@@ -8,6 +8,7 @@ mod budget;
 mod check;
 mod condemned;
 mod config;
+mod described;
 mod error;
 mod frame;
 mod index;
@@ -27,6 +28,7 @@ mod writer;
 use std::sync::Arc;
 
 use super::Store;
+use super::encryption::{Identities, Recipients};
 use config::Configuration;
 use pack::PackSizes;
 
@@ -37,15 +39,27 @@ pub use name::{ChunkName, InvalidChunkName};
 pub use overview::{RepositoryStatistics, SnapshotSummary, WriterSummary, snapshots};
 pub use prune::{PruneOptions, PruneReport};
 pub use references::not_yet_locked;
+pub use row_count::count as count_rows;
 pub use writer::{StoredChunk, Writer, WriterOptions, WriterStatistics};
 
 /// A repository that is open.
 pub struct Repository {
     store: Arc<dyn Store>,
     configuration: Configuration,
-    /// Key of the names of chunks.
+    /// Key of the names of chunks that are not encrypted.
+    hash_key: [u8; 32],
+    /// Key of the names of the chunks that this value stands for.
     key: [u8; 32],
+    encryption: Option<ChunkEncryption>,
     pack_sizes: PackSizes,
+}
+
+/// How the chunks of a backup are encrypted.
+#[derive(Clone)]
+struct ChunkEncryption {
+    recipients: Recipients,
+    /// Only where chunks are read.
+    identities: Option<Arc<Identities>>,
 }
 
 impl Repository {
@@ -66,13 +80,42 @@ impl Repository {
         Ok(Self::of(store, found))
     }
 
-    fn of(store: Arc<dyn Store>, (configuration, key): (Configuration, [u8; 32])) -> Self {
+    fn of(store: Arc<dyn Store>, (configuration, hash_key): (Configuration, [u8; 32])) -> Self {
         Self {
             store,
             configuration,
-            key,
+            hash_key,
+            key: hash_key,
+            encryption: None,
             pack_sizes: PackSizes::STANDARD,
         }
+    }
+
+    /// The same repository for a backup that is encrypted to these recipients; with identities also for reading one.
+    #[must_use]
+    pub fn encrypted(&self, recipients: Recipients, identities: Option<Arc<Identities>>) -> Self {
+        Self {
+            key: recipients.name_key(&self.hash_key),
+            encryption: Some(ChunkEncryption { recipients, identities }),
+            ..self.plain()
+        }
+    }
+
+    /// The same repository for a backup that is not encrypted.
+    fn plain(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            configuration: self.configuration.clone(),
+            hash_key: self.hash_key,
+            key: self.hash_key,
+            encryption: None,
+            pack_sizes: self.pack_sizes,
+        }
+    }
+
+    /// To whom new chunks are encrypted.
+    fn recipients(&self) -> Option<&Recipients> {
+        self.encryption.as_ref().map(|encryption| &encryption.recipients)
     }
 
     /// The store that it lies in.

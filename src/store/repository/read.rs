@@ -1,9 +1,12 @@
 //! Reading a chunk.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt as _;
 
 use super::sender::blocking;
-use super::{ChunkDamage, Repository, RepositoryError, frame};
+use super::{ChunkDamage, ChunkEncryption, Repository, RepositoryError, frame};
+use crate::store::encryption::{Recipients, identity_missing};
 use crate::store::manifest::ChunkManifest;
 use crate::store::{Store, StoreError};
 
@@ -11,17 +14,52 @@ use crate::store::{Store, StoreError};
 const ATTEMPTS: u32 = 2;
 
 impl Repository {
-    /// The COPY stream of a chunk that a manifest names, proved: SHA-256 of what is stored, one zstd frame and nothing
-    /// behind it, the length, and the keyed hash. Memory: `stored_bytes` and `bytes` of the chunk, no more whatever
-    /// the object holds.
+    /// The COPY stream of a chunk that a manifest names, proved: SHA-256 of what is stored, one whole age file where it
+    /// is encrypted, one zstd frame and nothing behind it, the length, and the keyed hash. Memory: `stored_bytes`,
+    /// twice where it is encrypted, and `bytes` of the chunk, no more whatever the object holds.
     pub async fn read_chunk(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+        let identities = match &self.encryption {
+            None => None,
+            Some(ChunkEncryption { recipients, identities }) => {
+                let missing = || RepositoryError::Identity(identity_missing(&chunk.object, &recipients.texts()));
+                Some(Arc::clone(identities.as_ref().ok_or_else(missing)?))
+            }
+        };
         let mut attempt = 1;
         loop {
-            let damage = match read_stored(&*self.store, chunk).await {
+            let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
                 Ok(stored) => {
-                    let (key, description) = (self.key, chunk.clone());
-                    match blocking(move || frame::decode(&stored, &description, &key)).await? {
+                    let (key, description, identities) = (self.key, chunk.clone(), identities.clone());
+                    let decoded =
+                        blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await?;
+                    match decoded {
                         Ok(stream) => return Ok(stream),
+                        Err(damage) => damage,
+                    }
+                }
+                Err(error) => damage_of(error)?,
+            };
+            if attempt == ATTEMPTS || !may_pass(&damage) {
+                return Err(damaged(chunk, damage));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The bytes of a chunk as they are stored, proved by their SHA-256.
+    pub(super) async fn read_proved(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+        let mut attempt = 1;
+        loop {
+            let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
+                Ok(stored) => {
+                    let description = chunk.clone();
+                    let (stored, checked) = blocking(move || {
+                        let checked = frame::check_sha256(&stored, &description);
+                        (stored, checked)
+                    })
+                    .await?;
+                    match checked {
+                        Ok(()) => return Ok(stored),
                         Err(damage) => damage,
                     }
                 }
@@ -47,35 +85,14 @@ fn damage_of(error: RepositoryError) -> Result<ChunkDamage, RepositoryError> {
     }
 }
 
-/// The bytes of a chunk as they are stored, proved by their SHA-256.
-pub(super) async fn read_proved(store: &dyn Store, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
-    let mut attempt = 1;
-    loop {
-        let damage = match read_stored(store, chunk).await {
-            Ok(stored) => {
-                let description = chunk.clone();
-                let (stored, checked) = blocking(move || {
-                    let checked = frame::check_sha256(&stored, &description);
-                    (stored, checked)
-                })
-                .await?;
-                match checked {
-                    Ok(()) => return Ok(stored),
-                    Err(damage) => damage,
-                }
-            }
-            Err(error) => damage_of(error)?,
-        };
-        if attempt == ATTEMPTS || !may_pass(&damage) {
-            return Err(damaged(chunk, damage));
-        }
-        attempt += 1;
-    }
-}
-
-async fn read_stored(store: &dyn Store, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
-    // zstd makes nothing longer by more: a manifest that was changed must not fill the memory with other objects.
+async fn read_stored(
+    store: &dyn Store,
+    chunk: &ChunkManifest,
+    recipients: Option<&Recipients>,
+) -> Result<Vec<u8>, RepositoryError> {
+    // Nothing gets longer by more: a manifest that was changed must not fill the memory with other objects.
     let most = chunk.bytes.saturating_add(chunk.bytes / 64).saturating_add(1024);
+    let most = recipients.map_or(most, |recipients| recipients.bound(most));
     let end = chunk.offset.checked_add(chunk.stored_bytes);
     let end = end.filter(|_| chunk.stored_bytes <= most);
     let Some(end) = end else {

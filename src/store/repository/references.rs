@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RepositoryError;
 use super::key_hash::KeyHash;
-use crate::store::manifest::{self, BackupReference, ChunkedRows, DataFormat, ObjectLockManifest, ObjectManifest};
+use crate::store::manifest::{
+    self, BackupReference, ChunkedRows, DataFormat, EncryptionManifest, ObjectLockManifest, ObjectManifest,
+};
 use crate::store::{self, Retention, Store, StoreError, layout};
 
 /// A manifest, as far as the repository needs it.
@@ -20,6 +22,8 @@ pub(super) struct SnapshotManifest {
     pub data_format: DataFormat,
     #[serde(default)]
     pub object_lock: Option<ObjectLockManifest>,
+    #[serde(default)]
+    pub encryption: Option<EncryptionManifest>,
     pub databases: Vec<SnapshotDatabase>,
     pub objects: Vec<ObjectManifest>,
 }
@@ -139,6 +143,13 @@ impl SnapshotManifest {
         let rows = self.relations().filter_map(|(_, relation)| relation.chunks.as_ref());
         rows.flat_map(|rows| &rows.chunks)
             .map(|chunk| KeyHash::of(&chunk.object))
+    }
+
+    /// To whom it is encrypted; nobody where it is not.
+    pub(super) fn recipients(&self) -> &[String] {
+        self.encryption
+            .as_ref()
+            .map_or(&[], |encryption| &encryption.age.recipients)
     }
 
     /// Every relation with its database.

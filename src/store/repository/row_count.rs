@@ -6,7 +6,8 @@ use crate::store::manifest::RowFormat;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Rows of a whole COPY stream; `None` where it is none.
-pub(super) fn count(stream: &[u8], format: RowFormat) -> Option<u64> {
+#[must_use]
+pub fn count(stream: &[u8], format: RowFormat) -> Option<u64> {
     match format {
         RowFormat::Text => count_text(stream),
         RowFormat::Binary => count_binary(stream),

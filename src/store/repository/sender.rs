@@ -1,4 +1,4 @@
-//! Chunks on their way to the store: hashed, compressed where they are new, packed where they are small, sent in the
+//! Chunks on their way to the store: hashed, compressed and encrypted where they are new, packed where they are small, sent in the
 //! background, and never more bytes at once than was agreed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,8 @@ struct Shared {
     writer: [u8; 8],
     compressors: Compressors,
     budget: Budget,
+    /// Whose chunk is encrypted although a frame and its age file together take more than its share.
+    beyond_share: tokio::sync::Mutex<()>,
     index: Mutex<Index>,
     pack: Mutex<OpenPack>,
     /// Why the first object was not stored.
@@ -47,6 +49,7 @@ impl Sender {
                 writer,
                 compressors: Compressors::new(zstd_level),
                 budget: Budget::new(bytes_in_flight),
+                beyond_share: tokio::sync::Mutex::default(),
                 index: Mutex::new(index),
                 pack: Mutex::default(),
                 failure: Mutex::default(),
@@ -82,10 +85,13 @@ impl Sender {
 
     /// Compresses a chunk that the repository does not have, and sends it or packs it.
     async fn store(&self, name: ChunkName, stream: Vec<u8>) -> Result<Vec<u8>, RepositoryError> {
-        let mut share = self.shared.budget.room_for(frame::bound(stream.len())).await;
+        let mut share = self.shared.budget.room_for(self.shared.bound(stream.len())).await;
         let shared = Arc::clone(&self.shared);
-        let (frame, stream) = blocking(move || (shared.compressors.compress(&stream), stream)).await?;
-        let frame = frame?;
+        let (frame, stream) = blocking(move || (shared.frame(&stream), stream)).await?;
+        let frame = match frame? {
+            Made::Stored(frame) => frame,
+            Made::ToEncrypt(frame) => self.encrypt(frame, &share).await?,
+        };
         self.shared.check()?;
         self.index().count_new(frame.bytes.len() as u64);
         share.reduce_to(frame.bytes.len());
@@ -99,6 +105,19 @@ impl Sender {
             self.send_chunk(name, frame, share);
         }
         Ok(stream)
+    }
+
+    /// A frame and its age file are in memory together for a moment. Where they do not both fit into the share, one
+    /// chunk at a time goes beyond it: waiting for a larger share while holding one might never end.
+    async fn encrypt(&self, frame: Vec<u8>, share: &Share) -> Result<Frame, RepositoryError> {
+        let both = frame.len() + self.shared.encrypted_bound(frame.len());
+        let _alone = if share.holds(both) {
+            None
+        } else {
+            Some(self.shared.beyond_share.lock().await)
+        };
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.encrypt(frame)).await?
     }
 
     fn send_chunk(&self, name: ChunkName, frame: Frame, share: Share) {
@@ -163,7 +182,40 @@ impl Sender {
     }
 }
 
+/// A compressed chunk.
+enum Made {
+    Stored(Frame),
+    ToEncrypt(Vec<u8>),
+}
+
 impl Shared {
+    /// Most bytes that a chunk of this length takes when it is stored.
+    fn bound(&self, bytes: usize) -> usize {
+        self.encrypted_bound(frame::bound(bytes))
+    }
+
+    fn encrypted_bound(&self, bytes: usize) -> usize {
+        let recipients = self.repository.recipients();
+        recipients.map_or(bytes, |recipients| {
+            usize::try_from(recipients.bound(bytes as u64)).unwrap_or(usize::MAX)
+        })
+    }
+
+    fn frame(&self, stream: &[u8]) -> Result<Made, RepositoryError> {
+        let frame = self.compressors.compress(stream)?;
+        Ok(match self.repository.recipients() {
+            None => Made::Stored(Frame::of(frame)),
+            Some(_) => Made::ToEncrypt(frame),
+        })
+    }
+
+    fn encrypt(&self, frame: Vec<u8>) -> Result<Frame, RepositoryError> {
+        Ok(Frame::of(match self.repository.recipients() {
+            None => frame,
+            Some(recipients) => recipients.encrypt(&frame)?,
+        }))
+    }
+
     /// Whether everything went well until now.
     fn check(&self) -> Result<(), RepositoryError> {
         match &*guard(&self.failure) {

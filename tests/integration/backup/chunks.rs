@@ -6,7 +6,7 @@ mod faults;
 mod reassemble;
 mod repeated;
 mod round_trip;
-mod types;
+pub mod types;
 
 use std::path::Path;
 

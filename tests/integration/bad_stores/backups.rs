@@ -187,7 +187,7 @@ async fn chunks_that_lost_their_end_are_stored_again_by_the_next_backup() {
     assert!(new > 4 << 20, "{new} bytes of {} were new", ended.artifact().bytes);
     assert_eq!(rows(s3().keys(&bucket)).len(), 2 * before.len());
     let store = open(&request.plan.storage).await;
-    let report = check(&store, CheckLevel::Sizes).await.expect("it can be checked");
+    let report = check(&store, CheckLevel::Sizes, None).await.expect("it can be checked");
     // The first one is hurt, but for the table whose chunk is not the last of the pack; the second one is whole.
     assert_eq!(report.snapshots, 2);
     let hurts: Vec<_> = report.damages.iter().flat_map(|damage| &damage.hurts).collect();

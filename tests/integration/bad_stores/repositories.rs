@@ -95,10 +95,10 @@ async fn what_is_damaged_on_the_disk_of_the_store_is_named_by_a_check() {
         std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 1000).expect("it is ours");
     }
     let store = super::open(&request.plan.storage).await;
-    let report = check(&store, CheckLevel::Sizes).await.expect("it can be checked");
+    let report = check(&store, CheckLevel::Sizes, None).await.expect("it can be checked");
     assert_eq!(report.damages, [], "the sizes are right");
     for level in [CheckLevel::Hashes, CheckLevel::Rows] {
-        let report = check(&store, level).await.expect("it can be checked");
+        let report = check(&store, level, None).await.expect("it can be checked");
         assert_eq!(report.damages.len(), 5, "{report:?}");
         let hurts = report.damages.iter().flat_map(|damage| &damage.hurts);
         let mut tables: Vec<_> = hurts.flat_map(|hurt| hurt.tables.clone()).collect();

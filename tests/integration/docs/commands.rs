@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::blocks::{Block, Home, blocks};
-use crate::parts::{Database, NEWEST_CLIENT, PASSWORD, PostgresServer, S3Server, SUPERUSER, client_folder};
+use crate::parts::{
+    Database, NEWEST_CLIENT, PASSWORD, PostgresServer, S3Server, SUPERUSER, client_folder, not_as_root, shell_tools,
+};
 
 /// Each page has a folder with the files that it shows; its commands run there in the page's order, with the servers
 /// in the environment variables that its manifests use.
@@ -60,13 +62,17 @@ fn run_block(
             .expect("a folder")
             .to_owned(),
         client_folder(NEWEST_CLIENT),
+        shell_tools(),
     ];
     let path = env::join_paths(
         programs
             .into_iter()
             .chain(env::split_paths(&env::var_os("PATH").expect("PATH is set"))),
     );
-    let output = Command::new("bash")
+    // Not as root: an export starts a server.
+    let bash = not_as_root(Path::new("bash"));
+    let output = Command::new(&bash[0])
+        .args(&bash[1..])
         .args(["-euo", "pipefail", "-c", &block.text])
         .current_dir(folder)
         .env("PATH", path.expect("folders without a colon"))

@@ -24,6 +24,7 @@ pub use content::Content;
 pub use faulty::{Fault, FaultyProxy, Request};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quoted};
+pub use process::not_as_root;
 pub use s3::S3Server;
 pub use schema::Schema;
 pub use toxiproxy::Toxiproxy;
@@ -73,6 +74,12 @@ pub fn version(part: &str) -> String {
 pub fn rclone() -> PathBuf {
     install("rclone");
     cache().join("rclone/rclone")
+}
+
+/// The folder with `zstd`, `age` and `jq`, which a restore by hand needs.
+pub fn shell_tools() -> PathBuf {
+    install("shell-tools");
+    cache().join("shell-tools/bin")
 }
 
 /// The folder with the client programs of a major version (14 and later), for `--pg-bin-dir`.

@@ -80,6 +80,7 @@ impl Snapshot {
             backup_name: "orders".into(),
             manifest_sha256: None,
             database: None,
+            identity: None,
         }
     }
 

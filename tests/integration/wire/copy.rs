@@ -156,8 +156,9 @@ async fn statements_around_a_copy_and_a_transaction_work_as_with_every_client() 
     let server = PostgresServer::shared(15);
     let database = server.create_database("wire");
     let mut session = wire_session(server, &database.name).await;
+    session.execute("CREATE TABLE t (a int)").await.unwrap();
     session
-        .execute("CREATE TABLE t (a int); BEGIN; INSERT INTO t VALUES (1), (2); SELECT * FROM t; COPY t TO STDOUT")
+        .execute("BEGIN; INSERT INTO t VALUES (1), (2); SELECT * FROM t; COPY t TO STDOUT")
         .await
         .unwrap();
     let (rows, _) = read_all(&mut session, "SET work_mem = '1MB'; COPY t TO STDOUT", 1).await;

@@ -112,13 +112,16 @@ async fn a_session_that_an_administrator_ended_says_so_wherever_it_is() {
             );
         }
         loading.execute("CREATE TEMPORARY TABLE t (a int)").await.unwrap();
-        let mut out = copying.copy_out("COPY (SELECT pg_sleep(600)) TO STDOUT").await.unwrap();
+        // A server says that the COPY has begun when it sends the first rows.
+        let sql = "COPY (SELECT CASE i WHEN 1 THEN repeat('x', 100000) ELSE pg_sleep(600)::text END \
+                   FROM generate_series(1, 2) i) TO STDOUT";
+        let mut out = copying.copy_out(sql).await.unwrap();
         let mut load = loading.copy_in("COPY t FROM STDIN").await.unwrap();
         for pid in pids {
             server.psql("postgres", &format!("SELECT pg_terminate_backend({pid})"));
         }
         let errors = [
-            out.read_rows(&mut Vec::new(), 1).await.map(|_| ()).unwrap_err(),
+            out.read_rows(&mut Vec::new(), 1 << 20).await.map(|_| ()).unwrap_err(),
             loop {
                 if let Err(error) = load.write(&b"1\n".repeat(50_000)).await {
                     break error;

@@ -88,6 +88,7 @@ impl Chunked {
             () = halt.cancelled() => Err(Refusal::interrupted()),
         };
         running.shutdown().await;
+        run.context.reporter.no_table();
         if let Err(refusal) = result {
             if refusal.class != FailureClass::Interrupted {
                 // Where the exporter is gone, what the workers say follows from that.

@@ -53,6 +53,8 @@ pub(super) struct Work {
     units: Vec<Unit>,
     /// Place of the next COPY that nobody has taken.
     next: AtomicUsize,
+    /// COPYs of each table.
+    parts: Vec<usize>,
     /// COPYs of each table that are not done.
     left: Vec<AtomicUsize>,
     copied: Mutex<Vec<CopiedUnit>>,
@@ -79,9 +81,18 @@ impl Work {
             tables,
             units,
             next: AtomicUsize::new(0),
+            parts: left.iter().map(|left| left.load(Ordering::Relaxed)).collect(),
             left,
             copied: Mutex::default(),
         }
+    }
+
+    fn tell(&self, table: usize, left: usize) {
+        let ChunkedTable { schema, name, .. } = &self.tables[table];
+        let parts = self.parts[table];
+        let database = self.exporter.session().settings().database().unwrap_or_default();
+        self.reporter
+            .table(database, &quote::qualified(schema, name), parts - left, parts);
     }
 
     /// What was copied, where all of it was.
@@ -91,13 +102,18 @@ impl Work {
     }
 
     fn take(&self) -> Option<Unit> {
-        self.units.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+        let unit = self.units.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()?;
+        self.tell(unit.table, self.left[unit.table].load(Ordering::Relaxed));
+        Some(unit)
     }
 
     fn done(&self, copied: CopiedUnit) {
-        if self.left[copied.unit.table].fetch_sub(1, Ordering::Relaxed) == 1 {
+        let table = copied.unit.table;
+        let left = self.left[table].fetch_sub(1, Ordering::Relaxed) - 1;
+        if left == 0 {
             self.reporter.add_tables(1);
         }
+        self.tell(table, left);
         self.copied.lock().unwrap_or_else(PoisonError::into_inner).push(copied);
     }
 }

@@ -79,7 +79,9 @@ pub(super) async fn run(attempt: &Attempt<'_>, repository: &Arc<Repository>) -> 
         load.report(*place);
     }
     load.report_empty();
-    load.everything(&missing).await?;
+    let loaded = load.everything(&missing).await;
+    attempt.context.reporter.no_table();
+    loaded?;
     // What proves it are the notes that are there at the end.
     let noted = read_notes(&session, &tables).await?;
     let lost = wanted.difference(&noted).count();
@@ -202,6 +204,14 @@ impl Load<'_> {
         if left[place.table] == 0 {
             reporter.add_tables(1);
         }
+        let table = &self.tables[place.table];
+        let parts = table.rows.chunks.len();
+        reporter.table(
+            &self.attempt.target.database,
+            &table.name(),
+            parts - left[place.table],
+            parts,
+        );
     }
 
     /// Tables without a chunk are whole from the beginning.

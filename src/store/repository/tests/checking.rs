@@ -11,7 +11,7 @@ async fn two_backups(store: &Arc<dyn Store>) -> Vec<ChunkManifest> {
 }
 
 async fn damages(store: &Arc<dyn Store>, level: CheckLevel) -> Vec<(String, Vec<String>)> {
-    let report = check(store, level).await.unwrap();
+    let report = check(store, level, None).await.unwrap();
     assert_eq!((report.snapshots, report.chunks), (2, 4));
     let hurts = |damage: &Damage| {
         let hurts = damage.hurts.iter();
@@ -84,8 +84,8 @@ async fn rows_that_were_edited_in_the_manifest_are_found_by_the_third_level() {
     let mut chunks = back_up(&repository, "a", 0..2).await;
     chunks[0].rows += 1;
     put_object(&store, &layout::manifest("a"), manifest("a", &chunks)).await;
-    assert_eq!(check(&store, CheckLevel::Hashes).await.unwrap().damages, []);
-    let damages = check(&store, CheckLevel::Rows).await.unwrap().damages;
+    assert_eq!(check(&store, CheckLevel::Hashes, None).await.unwrap().damages, []);
+    let damages = check(&store, CheckLevel::Rows, None).await.unwrap().damages;
     assert_eq!(damages[0].problem, "2 rows were stored and 1 are there");
 }
 
@@ -106,8 +106,8 @@ async fn a_chunk_that_was_swapped_with_another_is_found_even_with_its_hash() {
         ..one
     };
     put_object(&store, &layout::manifest("a"), manifest("a", &chunks)).await;
-    assert_eq!(check(&store, CheckLevel::Hashes).await.unwrap().damages, []);
-    assert_eq!(check(&store, CheckLevel::Rows).await.unwrap().damages.len(), 2);
+    assert_eq!(check(&store, CheckLevel::Hashes, None).await.unwrap().damages, []);
+    assert_eq!(check(&store, CheckLevel::Rows, None).await.unwrap().damages.len(), 2);
     let error = repository.read_chunk(&chunks[0]).await.unwrap_err();
     assert!(matches!(
         error,
@@ -124,7 +124,7 @@ async fn a_manifest_that_cannot_be_read_is_a_damage_and_the_rest_is_checked() {
     let chunks = two_backups(&store).await;
     put_object(&store, &layout::manifest("c"), "{").await;
     store.delete(&[chunks[3].object.clone()]).await.unwrap();
-    let report = check(&store, CheckLevel::Sizes).await.unwrap();
+    let report = check(&store, CheckLevel::Sizes, None).await.unwrap();
     assert_eq!(report.damages.len(), 2);
     let listed = snapshots(&*store).await.unwrap();
     assert_eq!(listed.iter().filter(|summary| summary.problem.is_some()).count(), 1);

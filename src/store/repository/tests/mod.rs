@@ -1,6 +1,7 @@
 //! Tests of the repository on a store in memory. Those on folders and S3 are in `tests/integration/repository.rs`.
 
 mod checking;
+mod encrypted;
 mod interleavings;
 mod pruning;
 mod simulated_store;

@@ -209,7 +209,7 @@ const CASES: &[Case] = &[
 ];
 
 /// What the cases are on a server: the table of each, its column's type, and the format that its rows must have.
-fn load(database: &Database<'_>, major: u32) -> Vec<(String, String, RowFormat)> {
+pub fn load(database: &Database<'_>, major: u32) -> Vec<(String, String, RowFormat)> {
     let mut sql = format!("SET client_min_messages = error; {OWN_TYPES}");
     let mut tables = Vec::new();
     let format = |binary| match binary {
