@@ -79,6 +79,14 @@ async fn a_spec_that_contradicts_itself_is_refused_in_a_sentence() {
             "spec.storage.s3.objectLock.retainDays",
         ),
         (
+            json!({"storage": {"encryption": {"age": {"recipients": []}}}}),
+            "should have at least 1 items",
+        ),
+        (
+            json!({"storage": {"encryption": {"age": {"recipients": ["ssh-ed25519 AAAA"]}}}}),
+            "a recipient is an X25519 public key of age",
+        ),
+        (
             json!({"connection": {"tls": {"rootCertificate": {}}}}),
             "give exactly one of inline, secretKeyRef and configMapKeyRef",
         ),
@@ -109,6 +117,13 @@ async fn a_spec_that_contradicts_itself_is_refused_in_a_sentence() {
             .expect_err("the API server refuses it");
         assert!(refused.contains(sentence), "{spec}: {refused}");
     }
+    let secret_key = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+    let recipients = json!({"storage": {"encryption": {"age": {"recipients": [secret_key]}}}});
+    let refused = namespace
+        .apply(&with(backup("shop", "db"), &recipients))
+        .expect_err("a secret key is not stored");
+    assert!(refused.contains("the secret key goes into a Secret"), "{refused}");
+    assert!(!refused.contains(secret_key), "{refused}");
     let rule = |rule: Value| json!({"foreignServers": [rule]});
     for (spec, sentence) in [
         (rule(json!({"match": {}})), "a match needs name, wrapper or option"),

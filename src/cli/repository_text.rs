@@ -41,6 +41,7 @@ pub fn snapshots(summaries: &[SnapshotSummary]) -> String {
             backup,
             completed,
             data_format,
+            recipients,
             databases,
             rows,
             bytes,
@@ -63,7 +64,10 @@ pub fn snapshots(summaries: &[SnapshotSummary]) -> String {
                 snapshot.clone(),
                 backup.clone(),
                 completed.map_or(String::new(), |time| time.to_string()),
-                data_format.map_or(String::new(), |format| format!("{format:?}")),
+                data_format.map_or(String::new(), |format| {
+                    let encrypted = if recipients.is_empty() { "" } else { "+age" };
+                    format!("{format:?}{encrypted}")
+                }),
                 databases.join(","),
                 rows.to_string(),
                 size(*bytes),

@@ -26,6 +26,9 @@ pub struct SnapshotSummary {
     /// How its rows are stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_format: Option<DataFormat>,
+    /// To whom it is encrypted; nobody where it is not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Its databases.
     pub databases: Vec<String>,
     /// Rows of all of them.
@@ -95,6 +98,7 @@ pub async fn snapshots(store: &dyn Store) -> Result<Vec<SnapshotSummary>, Reposi
                 backup: String::new(),
                 completed: None,
                 data_format: None,
+                recipients: Vec::new(),
                 databases: Vec::new(),
                 rows: 0,
                 bytes: 0,
@@ -116,6 +120,7 @@ fn summary(manifest: &SnapshotManifest) -> SnapshotSummary {
         backup: format!("{}/{}", manifest.backup.namespace, manifest.backup.name),
         completed: Some(manifest.completed),
         data_format: Some(manifest.data_format),
+        recipients: manifest.recipients().to_vec(),
         databases: manifest
             .databases
             .iter()

@@ -41,14 +41,14 @@ fn manifests(source: &Database<'_>, target: &Database<'_>, key: &Key) -> [Value;
         of(
             "PgBackup",
             "orders",
-            json!({"connection": connection, "dataFormat": "Chunks",
+            json!({"connection": connection, "dataFormat": "Chunks", "foreignCredentials": "Keep",
                 "storage": {"folder": {"path": "backups"}, "encryption": encryption}}),
         ),
         of(
             "PgRestore",
             "copy",
             json!({"source": {"backup": {"name": "orders"}, "decryption": decryption},
-                "target": {"connection": connection, "database": target.name}}),
+                "target": {"connection": connection, "database": target.name}, "unmatchedForeignServers": "Keep"}),
         ),
     ]
 }
@@ -96,6 +96,14 @@ fn an_identity_is_in_no_output_no_log_no_argument_and_no_environment() {
     assert!(told.contains("PG_RESTORE") && told.contains("PG_DUMP "), "{told}");
     assert!(!told.contains("AGE-SECRET-KEY-1"), "{told}");
 
+    let listed = pgrescue(&["snapshots", "-f", "all.yaml"]);
+    assert!(
+        String::from_utf8_lossy(&listed.stdout).contains("Chunks+age"),
+        "{listed:?}"
+    );
+    let listed = pgrescue(&["snapshots", "-f", "all.yaml", "--output", "json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed[0]["recipients"], json!([key.recipient]));
     for (arguments, expected, text) in [
         (&["--level", "1"][..], 0, ""),
         (&["--level", "2"], 0, ""),

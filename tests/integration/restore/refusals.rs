@@ -209,10 +209,10 @@ fn a_damaged_backup_is_refused_before_anything_is_made() {
     assert_refused(&no_manifest, reasons::MANIFEST_INVALID, &[]);
     let newer = refused(&|snapshot| {
         let mut manifest = snapshot.manifest();
-        manifest["formatVersion"] = json!(2);
+        manifest["formatVersion"] = json!(3);
         snapshot.write_manifest(&manifest);
     });
-    assert_refused(&newer, reasons::MANIFEST_TOO_NEW, &["format 2"]);
+    assert_refused(&newer, reasons::MANIFEST_TOO_NEW, &["format 3"]);
     let of_another = refused(&|snapshot| {
         let mut manifest = snapshot.manifest();
         manifest["backup"]["name"] = json!("other");

@@ -180,7 +180,7 @@ async fn nothing_is_deleted_while_a_manifest_cannot_be_read() {
     delete_snapshot(&store, "a").await;
     for content in [
         &b"{"[..],
-        br#"{"formatVersion": 2}"#,
+        br#"{"formatVersion": 3}"#,
         br#"{"formatVersion": 1, "snapshot": "b"}"#,
     ] {
         put_object(&store, &layout::manifest("b"), content).await;
