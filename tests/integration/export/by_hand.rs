@@ -9,14 +9,14 @@ use serde_json::json;
 
 use super::{Backup, ODD_NAME, connection, encrypted, text};
 use crate::docs::blocks::{Home, blocks};
-use crate::parts::{NEWEST_CLIENT, PostgresServer, client_folder, shell_tools};
+use crate::parts::{PostgresServer, client_folder, shell_tools};
 
 const PAGE: &str = "docs/restore-without-pgrescue.md";
 
 /// Runs the page's commands, but for those of pgrescue, in the folder of a backup.
 fn by_hand(backup: &Backup, database: &str, target: &crate::parts::Database<'_>) {
     let path = env::var_os("PATH").expect("PATH is set");
-    let programs = [shell_tools(), client_folder(NEWEST_CLIENT)];
+    let programs = [shell_tools(), client_folder(backup.client)];
     let path = env::join_paths(programs.into_iter().chain(env::split_paths(&path))).expect("folders without a colon");
     let page: Vec<_> = blocks().into_iter().filter(|block| block.page == PAGE).collect();
     let commands = page.iter().filter(|block| matches!(block.home, Home::RunHere { .. }));
