@@ -61,9 +61,9 @@ impl Unfinished {
     }
 
     /// Writes a whole file.
-    pub(super) fn write(&self, name: &str, content: Vec<u8>) -> Result<(), ExportError> {
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), ExportError> {
         let written = self.create(name).and_then(|mut file| {
-            file.write_all(&content)?;
+            file.write_all(content)?;
             file.sync_all()
         });
         written.map_err(|error| failed(&self.path.join(name), error))
@@ -162,14 +162,14 @@ mod tests {
         let names = || fs::read_dir(parent.path()).unwrap().count();
         let target = parent.path().join("out put");
         let unfinished = Unfinished::beside(&target).unwrap();
-        unfinished.folder().write("a", b"12".to_vec()).unwrap();
+        unfinished.folder().write("a", b"12").unwrap();
         assert!(!target.exists());
         let held = Arc::clone(unfinished.folder());
         drop(unfinished);
         assert_eq!(names(), 0);
         assert!(held.create("b").is_err());
         let finished = Unfinished::beside(&target).unwrap();
-        finished.folder().write("a", b"12".to_vec()).unwrap();
+        finished.folder().write("a", b"12").unwrap();
         assert_eq!(finished.folder().bytes().unwrap(), 2);
         finished.folder().finish().unwrap();
         drop(finished);

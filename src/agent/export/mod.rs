@@ -111,7 +111,7 @@ pub async fn export(
         };
         writing.tables(&contents.tables).await?;
     }
-    folder.write("toc.dat", contents.toc.to_directory_bytes(&contents.files))?;
+    folder.write("toc.dat", &contents.toc.to_directory_bytes(&contents.files))?;
     check(reader, folder, &contents, stop).await?;
     let bytes = folder.bytes()?;
     folder.finish()?;
