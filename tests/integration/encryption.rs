@@ -144,10 +144,12 @@ fn nothing_is_stored_in_plain_and_everything_comes_back(major: u32) {
     source.load_shop(0.01);
     source.psql(MORE);
     for data_format in ["Custom", "Chunks"] {
-        // The search finds what is there.
+        // The search finds what is there; of chunks, which are always compressed, not what is one of many.
         let bucket = new_bucket();
         back_up(&source, in_bucket(&bucket), format(data_format));
-        assert_eq!(found_in(&bucket), CANARIES, "{data_format}");
+        let mut there = CANARIES.to_vec();
+        there.retain(|canary| data_format == "Custom" || *canary != "canary-of-many-02bb");
+        assert_eq!(found_in(&bucket), there, "{data_format}");
 
         let bucket = new_bucket();
         let key = Key::new();

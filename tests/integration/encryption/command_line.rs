@@ -108,18 +108,18 @@ fn an_identity_is_in_no_output_no_log_no_argument_and_no_environment() {
         (&["--level", "1"][..], 0, ""),
         (&["--level", "2"], 0, ""),
         (&["--level", "3", "--identity-file", "identity.txt"], 0, ""),
-        (&["--level", "3"], 10, "IdentityMissing"),
+        (&["--level", "3"], 10, "no identity was given"),
         (
             &["--level", "3", "--identity-file", "stranger.txt"],
             10,
-            "IdentityWrong",
+            "none of the given identities opens it",
         ),
-        (&["--level", "3", "--identity-file", "all.yaml"], 10, "IdentityWrong"),
         (
-            &["--level", "3", "--identity-file", "absent.txt"],
+            &["--level", "3", "--identity-file", "all.yaml"],
             10,
-            "IdentityMissing",
+            "is no identity file of age",
         ),
+        (&["--level", "3", "--identity-file", "absent.txt"], 10, "cannot be read"),
     ] {
         let output = pgrescue(&[&["check", "-f", "all.yaml"], arguments].concat());
         let told = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
