@@ -1,7 +1,6 @@
 //! Runs commands and measures them.
 
 use std::fmt;
-use std::ops::Add;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -52,23 +51,6 @@ impl fmt::Display for Run {
             self.peak_mib,
             self.child_peak_mib
         )
-    }
-}
-
-/// One run after another.
-impl Add for Run {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            wall: self.wall + other.wall,
-            peak_mib: self.peak_mib.max(other.peak_mib),
-            child_peak_mib: self.child_peak_mib.max(other.child_peak_mib),
-            cpu: self.cpu + other.cpu,
-            children_cpu: self.children_cpu + other.children_cpu,
-            server_cpu: self.server_cpu + other.server_cpu,
-            store_cpu: self.store_cpu + other.store_cpu,
-        }
     }
 }
 

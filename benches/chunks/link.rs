@@ -24,7 +24,7 @@ const ROUNDS: usize = 2;
 struct Link(Child);
 
 impl Link {
-    fn into(pid: u32) -> Self {
+    fn with_network_of(pid: u32) -> Self {
         let mut process = Command::new("python3")
             .args(["-c", include_str!("link.py")])
             .arg(pid.to_string())
@@ -53,7 +53,7 @@ impl Drop for Link {
 pub fn measure(database: &Database<'_>) -> Figure {
     let mut link = None;
     let store = S3Server::start_apart(|pid| {
-        link = Some(Link::into(pid));
+        link = Some(Link::with_network_of(pid));
         ADDRESSES[1].to_owned()
     });
     let site = Site::new(database.server, &store);

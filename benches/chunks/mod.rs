@@ -131,7 +131,7 @@ fn numbers(variable: &str, standard: &[u32]) -> Vec<u32> {
     let Ok(text) = std::env::var(variable) else {
         return standard.to_vec();
     };
-    let numbers = text.split_whitespace().map(|number| number.parse());
+    let numbers = text.split_whitespace().map(str::parse);
     let numbers: Result<Vec<u32>, _> = numbers.collect();
     numbers.unwrap_or_else(|error| panic!("{variable}={text:?}: {error}"))
 }
