@@ -35,11 +35,11 @@ use super::storage::Storage;
         "message": "schemaOnly and dataOnly together leave nothing to back up; set one of them"
     },
     {
-        "rule": "!has(self.parallelism) || self.?dataFormat.orValue('Custom') == 'Chunks'",
+        "rule": "!has(self.parallelism) || self.?dataFormat.orValue('Chunks') == 'Chunks'",
         "message": "parallelism is the number of sessions that read chunks: set dataFormat to Chunks, or leave parallelism out"
     },
     {
-        "rule": "self.?dataFormat.orValue('Custom') != 'Chunks' || !has(self.compression) || self.compression.method == 'Zstd'",
+        "rule": "self.?dataFormat.orValue('Chunks') != 'Chunks' || !has(self.compression) || self.compression.method == 'Zstd'",
         "message": "chunks are compressed by Zstd: set compression.method to Zstd, or leave compression out"
     }
 ]))]
@@ -68,7 +68,7 @@ pub struct PgBackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlogged_table_data: Option<UnloggedTableData>,
     /// How rows are stored: `Custom` in the archive of pg_dump, `Chunks` as chunks that all backups of the storage share,
-    /// so that the next backup sends what changed. Default: `Custom`.
+    /// so that the next backup sends what changed. Default: `Chunks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_format: Option<DataFormat>,
     /// Sessions that read rows at the same time, with `dataFormat: Chunks`. Default: 4.
@@ -173,8 +173,8 @@ pub struct TableSelection {
     reason = "a docstring per variant would turn the enum into oneOf in the CRD"
 )]
 pub enum DataFormat {
-    #[default]
     Custom,
+    #[default]
     Chunks,
 }
 

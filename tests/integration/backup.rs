@@ -93,9 +93,10 @@ pub fn request(database: &Database<'_>, storage: Value, more: Value) -> Request 
     request_as(SUPERUSER, PASSWORD, database.server.port, &database.name, storage, more)
 }
 
+/// With the rows in the archive, where `more` does not say otherwise.
 #[allow(clippy::needless_pass_by_value, reason = "callers make the storage for the call")]
 pub fn request_as(user: &str, password: &str, port: u16, database: &str, storage: Value, more: Value) -> Request {
-    let mut spec = json!({"connection": {"secretRef": {"name": "db"}}, "storage": storage});
+    let mut spec = json!({"connection": {"secretRef": {"name": "db"}}, "storage": storage, "dataFormat": "Custom"});
     merge(&mut spec, more);
     let run = Run {
         kind: RunKind::PgBackup,

@@ -64,10 +64,10 @@ fn to(mut storage: Value, recipients: &[&Key]) -> Value {
     storage
 }
 
-/// Without compression of the archive, so that a search finds what is there; with all that the shop's foreign servers
-/// need, so that it restores without rules.
+/// Without compression of the archive, so that a search finds what is there; with the rows of unlogged tables, and
+/// with all that the shop's foreign servers need, so that it restores without rules and is the same.
 fn format(data_format: &str) -> Value {
-    let mut more = json!({ "dataFormat": data_format, "foreignCredentials": "Keep" });
+    let mut more = json!({"dataFormat": data_format, "foreignCredentials": "Keep", "unloggedTableData": "Include"});
     if data_format == "Custom" {
         more["compression"] = json!({"method": "None"});
     }

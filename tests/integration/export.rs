@@ -152,8 +152,11 @@ fn encrypted(mut more: Value) -> Value {
     more
 }
 
-/// Names that shells and SQL trip over.
-const ODD_NAME: &str = "an 'odd' \"name\" $HOME.x=1\nsecond; --\\ ü";
+/// A name that shells and SQL trip over.
+const ODD_NAME: &str = "an 'odd' \"name\" $HOME.x=1; --\\ ü";
+
+/// The same with a line break, which the fixtures cannot have in the name of their database.
+const ODD_LINES: &str = "an 'odd' \"name\" $HOME.x=1\nsecond; --\\ ü";
 
 fn connection(command: &mut Command, port: u16) -> &mut Command {
     command

@@ -152,7 +152,7 @@ impl From<ExportError> for Refusal {
             ),
             ExportError::Server { folder, .. } => Self::permanent(reasons::INTERNAL, message)
                 .object(folder.display().to_string())
-                .hint("It needs a folder of its own below TMPDIR, some room there, and a user with a name; it does not run as root."),
+                .hint("It needs a folder of its own below TMPDIR, some room there, and a user with a name. Root runs it as nobody, who must be allowed to read the programs."),
             ExportError::TypesMissing { table, messages, .. } => {
                 let hint = if messages.is_empty() {
                     "Restore the backup with pgrescue, and dump that with pg_dump.".to_owned()

@@ -9,9 +9,15 @@ use crate::plan::backup_findings::{Database, Server};
 use crate::plan::storage::Place;
 use crate::plan::{Run, RunKind};
 
+/// With the rows in the archive, where `rest` does not say otherwise.
 fn planned(rest: &str) -> BackupPlan {
     let run = Run::sample(RunKind::PgBackup);
-    let yaml = format!("connection: {{host: h}}\nstorage: {{s3: {{bucket: b}}}}\n{rest}");
+    let format = if rest.contains("dataFormat") {
+        ""
+    } else {
+        "dataFormat: Custom\n"
+    };
+    let yaml = format!("connection: {{host: h}}\nstorage: {{s3: {{bucket: b}}}}\n{format}{rest}");
     backup::plan(&serde_saphyr::from_str(&yaml).unwrap(), run, Place::Cluster).unwrap()
 }
 

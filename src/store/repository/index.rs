@@ -38,7 +38,10 @@ impl Place {
 #[derive(Clone, Copy, Debug)]
 enum Slot {
     /// A worker has it in hand.
-    Pending,
+    Pending {
+        /// Whether another one was told that it is there.
+        relied_on: bool,
+    },
     Stored {
         place: Place,
         /// Whether this writer has put it.
@@ -154,20 +157,34 @@ impl Index {
         self.statistics.bytes += bytes;
         match self.chunks.entry(name) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Slot::Pending);
+                vacant.insert(Slot::Pending { relied_on: false });
                 self.pending += 1;
                 true
             }
             Entry::Occupied(mut slot) => {
-                if let Slot::Stored { place, used } = slot.get_mut()
-                    && !*used
-                {
-                    *used = true;
-                    self.statistics.stored_bytes += place.stored_bytes();
+                match slot.get_mut() {
+                    Slot::Stored { place, used } if !*used => {
+                        *used = true;
+                        self.statistics.stored_bytes += place.stored_bytes();
+                    }
+                    Slot::Stored { .. } => {}
+                    Slot::Pending { relied_on } => *relied_on = true,
                 }
                 false
             }
         }
+    }
+
+    /// Forgets a chunk that `claim` gave to a worker which has gone away. `false` where another one relies on it.
+    pub(super) fn give_up(&mut self, name: ChunkName, bytes: u64) -> bool {
+        if let Some(Slot::Pending { relied_on: false }) = self.chunks.get(&name) {
+            self.chunks.remove(&name);
+            self.pending -= 1;
+            self.statistics.chunks -= 1;
+            self.statistics.bytes -= bytes;
+            return true;
+        }
+        false
     }
 
     /// Counts a new chunk when its size is known.

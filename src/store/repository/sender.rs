@@ -70,10 +70,13 @@ impl Sender {
             (name, stream)
         })
         .await?;
-        let is_new = self.index().claim(name, stream.len() as u64);
+        let bytes = stream.len() as u64;
+        let is_new = self.index().claim(name, bytes);
         if is_new {
             let claim = Claim {
                 shared: &self.shared,
+                name,
+                bytes,
                 kept: false,
             };
             stream = self.store(name, stream).await?;
@@ -241,10 +244,12 @@ impl Shared {
     }
 }
 
-/// A chunk that a worker has taken on. A worker that goes away before it is handed over leaves it missing, and another
-/// worker may have been told that it is there: so the whole backup fails.
+/// A chunk that a worker has taken on. A worker that goes away before it is handed over leaves it missing: whoever puts
+/// it again stores it. Where another worker was told that it is there, the whole backup fails.
 struct Claim<'a> {
     shared: &'a Shared,
+    name: ChunkName,
+    bytes: u64,
     kept: bool,
 }
 
@@ -256,7 +261,7 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.kept && !guard(&self.shared.index).give_up(self.name, self.bytes) {
             self.shared.fail(given_up());
         }
     }

@@ -169,11 +169,17 @@ async fn change_during_dump(request: &super::Request, database: &Database<'_>, r
 
 /// The change comes between the snapshot and what pg_dump reads, where it made pg_dump fail, or an archive that does not
 /// restore.
-async fn a_change_as_pg_dump_begins(change: &str, label: &str) {
+async fn a_change_as_pg_dump_begins(change: &str, back: &str, label: &str) {
     let server = PostgresServer::shared(17);
     let source = server.create_database("unlocked");
     source.psql(UNLOCKED);
+    // What is begun again begins its chunks again, too.
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let chunks = json!({"dataFormat": "Chunks", "parallelism": 2});
+    let of_chunks = request(&source, in_folder(folder.path()), chunks);
+    let (ended, ()) = tokio::join!(of_chunks.run(), change_during_dump(&of_chunks, &source, false, change));
+    assert_eq!(ended.artifact().rows, 60_000);
+    source.psql(back);
     let request = request(&source, in_folder(folder.path()), json!({}));
     let (ended, ()) = tokio::join!(request.run(), change_during_dump(&request, &source, false, change));
     assert_eq!(ended.artifact().rows, 60_000);
@@ -185,17 +191,27 @@ async fn a_change_as_pg_dump_begins(change: &str, label: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_dropped_while_pg_dump_reads_definitions_is_left_out() {
-    a_change_as_pg_dump_begins("DROP VIEW gone", "sad").await;
+    a_change_as_pg_dump_begins("DROP VIEW gone", "CREATE VIEW gone AS SELECT 1 AS id", "sad").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_label_that_is_renamed_while_pg_dump_reads_definitions_is_the_new_one() {
-    a_change_as_pg_dump_begins("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", "blue").await;
+    a_change_as_pg_dump_begins(
+        "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
+        "ALTER TYPE mood RENAME VALUE 'blue' TO 'sad'",
+        "blue",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_is_renamed_while_pg_dump_reads_definitions_has_one_name() {
-    a_change_as_pg_dump_begins("ALTER FUNCTION one() RENAME TO eins", "sad").await;
+    a_change_as_pg_dump_begins(
+        "ALTER FUNCTION one() RENAME TO eins",
+        "ALTER FUNCTION eins() RENAME TO one",
+        "sad",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ fn manifests(source: &Database<'_>, target: &Database<'_>, key: &Key) -> [Value;
             "PgBackup",
             "orders",
             json!({"connection": connection, "dataFormat": "Chunks", "foreignCredentials": "Keep",
-                "storage": {"folder": {"path": "backups"}, "encryption": encryption}}),
+                "unloggedTableData": "Include", "storage": {"folder": {"path": "backups"}, "encryption": encryption}}),
         ),
         of(
             "PgRestore",

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Backup, ODD_NAME, encrypted};
+use super::{Backup, ODD_LINES, encrypted};
 use crate::backup::{in_bucket, new_bucket};
 use crate::parts::{Database, PostgresServer, quoted};
 
@@ -136,27 +136,27 @@ async fn a_table_in_many_chunks_is_one_entry_and_loses_no_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_partitions_and_columns_that_are_computed_come_through() {
     let from = PostgresServer::shared(16);
-    let source = from.create_database(ODD_NAME);
-    let odd = quoted(ODD_NAME);
+    let source = from.create_database(ODD_LINES);
+    let odd = quoted(ODD_LINES);
+    let of = quoted(&format!("type {ODD_LINES}"));
     source.psql(&format!(
-        "CREATE SCHEMA {odd}; CREATE TYPE {odd}.{odd} AS ENUM ('sad', 'ok', 'it''s'); \
+        "CREATE SCHEMA {odd}; CREATE TYPE {odd}.{of} AS ENUM ('sad', 'ok', 'it''s'); \
          CREATE DOMAIN {odd}.checked AS int CHECK (VALUE > 0); \
-         CREATE TABLE {odd}.{odd} ({odd} {odd}.{odd}, id int GENERATED ALWAYS AS IDENTITY, \
-             twice int GENERATED ALWAYS AS (n * 2) STORED, n {odd}.checked, l {odd}.{odd}[]); \
+         CREATE TABLE {odd}.{odd} ({odd} {odd}.{of}, id int GENERATED ALWAYS AS IDENTITY, \
+             twice int GENERATED ALWAYS AS (n * 2) STORED, n {odd}.checked, l {odd}.{of}[]); \
          INSERT INTO {odd}.{odd} ({odd}, n, l) SELECT 'it''s', i, '{{sad,ok}}' FROM generate_series(1, 900) i; \
-         CREATE TABLE {odd}.by_enum (m {odd}.{odd}, i int) PARTITION BY HASH (m); \
+         CREATE TABLE {odd}.by_enum (m {odd}.{of}, i int) PARTITION BY HASH (m); \
          CREATE TABLE {odd}.\"by_enum\n0\" PARTITION OF {odd}.by_enum FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
          CREATE TABLE {odd}.by_enum_1 PARTITION OF {odd}.by_enum FOR VALUES WITH (MODULUS 2, REMAINDER 1); \
-         INSERT INTO {odd}.by_enum SELECT (enum_range(NULL::{odd}.{odd}))[1 + i % 3], i FROM generate_series(1, 900) i; \
+         INSERT INTO {odd}.by_enum SELECT (enum_range(NULL::{odd}.{of}))[1 + i % 3], i FROM generate_series(1, 900) i; \
          CREATE TABLE by_day (d date, i int) PARTITION BY RANGE (d); \
          CREATE TABLE by_day_1 PARTITION OF by_day FOR VALUES FROM ('2026-01-01') TO ('2026-02-01'); \
          INSERT INTO by_day SELECT '2026-01-03', i FROM generate_series(1, 900) i"
     ));
     let backup = Backup::of(&source, json!({"dataFormat": "Chunks"})).await;
-    let (folder, _) = backup.export("odd 'names'", &["--database", ODD_NAME]);
-    // Another server: its enum has other OIDs, so rows belong into other partitions.
-    let to = PostgresServer::shared(16);
-    let target = to.create_database_with("odd_copy", "TEMPLATE template0");
+    let (folder, _) = backup.export("odd 'names'", &["--database", &source.name]);
+    // The enum has other OIDs there, so rows belong into other partitions.
+    let target = from.create_database_with("odd_copy", "TEMPLATE template0");
     target.psql("CREATE TABLE shifts_oids (); DROP TABLE shifts_oids");
     backup.restore(&folder, &target);
     assert_same(&source, &target);

@@ -10,7 +10,7 @@ use crate::backup::chunks::types::load;
 use crate::parts::{Database, PostgresServer, quoted};
 
 /// As `pg_dump` sets its session.
-const SETTINGS: &str = "SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; \
+const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; \
     SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = content; SET row_security = off";
 
 /// The rows of a table as the server itself copies them out.
@@ -24,7 +24,7 @@ fn copied(database: &Database<'_>, table: &str) -> Vec<u8> {
             "-c",
             SETTINGS,
             "-c",
-            &format!("COPY {} TO STDOUT", quoted(table)),
+            &format!("COPY public.{} TO STDOUT", quoted(table)),
         ])
         .output()
         .expect("psql is installed");
