@@ -111,6 +111,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as a unit has it")]
     fn range(first: u64, end: Option<u64>) -> Option<BlockRange> {
         Some(BlockRange { first, end })
     }
