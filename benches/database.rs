@@ -1,30 +1,54 @@
-//! The database that backups are measured with: 2 GB, half of it pgbench's tables, half a table of many types.
+//! The databases that backups are measured with: half of each pgbench's tables, half a table of many types.
 
 use crate::parts::{Database, PostgresServer};
 
-/// pgbench's scale: 100,000 accounts each.
-const PGBENCH_SCALE: u32 = 60;
+/// What a database is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents {
+    /// pgbench's scale: 100,000 accounts each.
+    pgbench_scale: u32,
+    /// Rows of the table `mixed`.
+    mixed_rows: u32,
+}
 
-/// A server as one would run it, but for `fsync`: nothing is written while it is measured.
+impl Contents {
+    /// So many gigabytes, with the indexes.
+    pub const fn gigabytes(count: u32) -> Self {
+        Self {
+            pgbench_scale: 26 * count,
+            mixed_rows: 1_475_000 * count,
+        }
+    }
+
+    /// So many gigabytes, nine tenths of them in the table `mixed`.
+    pub const fn one_large_table(gigabytes: u32) -> Self {
+        Self {
+            pgbench_scale: 6 * gigabytes,
+            mixed_rows: 2_300_000 * gigabytes,
+        }
+    }
+}
+
+/// A server as one would run it, but for `fsync`, without which a run waits for disks alone.
 pub fn server(major: u32) -> PostgresServer {
     PostgresServer::with(major)
         .setting("shared_buffers", "512MB")
-        .setting("maintenance_work_mem", "256MB")
+        .setting("wal_level", "replica")
         .setting("max_wal_size", "4GB")
         .start()
 }
 
 /// Fills a database and returns it with its size in bytes.
-pub fn fill(server: &PostgresServer) -> (Database<'_>, u64) {
+pub fn fill(server: &PostgresServer, contents: Contents) -> (Database<'_>, u64) {
     let database = server.create_database("bench");
     let pgbench = server
         .client(server.major, "pgbench", &database.name)
         .args(["--initialize", "--init-steps=dtGvp", "--quiet"])
-        .arg(format!("--scale={PGBENCH_SCALE}"))
+        .arg(format!("--scale={}", contents.pgbench_scale))
         .output()
         .expect("pgbench is installed");
     assert!(pgbench.status.success(), "{}", String::from_utf8_lossy(&pgbench.stderr));
-    database.psql(MIXED);
+    database.psql(&MIXED.replace("MIXED_ROWS", &contents.mixed_rows.to_string()));
     // Nothing is left to do for the first one who reads: hint bits are set, all pages are on disk.
     database.psql("VACUUM (FREEZE, ANALYZE)");
     database.psql("CHECKPOINT");
@@ -32,7 +56,7 @@ pub fn fill(server: &PostgresServer) -> (Database<'_>, u64) {
     (database, size.parse().expect("a number of bytes"))
 }
 
-/// Four million rows; the values do not repeat, so that they compress as real ones do.
+/// Rows of 280 bytes; the values do not repeat, so that they compress as real ones do.
 const MIXED: &str = "
 CREATE TABLE mixed (
     id bigint NOT NULL,
@@ -67,7 +91,7 @@ SELECT g,
        ARRAY['tag' || g % 100, 'tag' || g % 17],
        ARRAY[g % 1000, g % 100, g % 10]::int[],
        jsonb_build_object('rank', g % 1000, 'name', 'name ' || g, 'on', g % 2 = 0)
-FROM generate_series(1, 3500000) AS g;
+FROM generate_series(1, MIXED_ROWS) AS g;
 ALTER TABLE mixed ADD PRIMARY KEY (id);
 CREATE INDEX ON mixed (customer, changed);
 CREATE INDEX ON mixed (key);

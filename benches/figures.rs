@@ -5,45 +5,68 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// One measured value; every goal is an upper bound.
+/// On which side of the goal the value has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    AtMost,
+    AtLeast,
+}
+
+/// One measured value.
 #[derive(Debug, Serialize)]
 pub struct Figure {
     pub name: &'static str,
     pub value: f64,
     pub unit: &'static str,
-    /// The value may be at most this.
+    pub bound: Bound,
     pub goal: f64,
     pub pass: bool,
 }
 
 impl Figure {
     pub fn at_most(name: &'static str, value: f64, unit: &'static str, goal: f64) -> Self {
+        Self::new(name, value, unit, Bound::AtMost, goal)
+    }
+
+    pub fn at_least(name: &'static str, value: f64, unit: &'static str, goal: f64) -> Self {
+        Self::new(name, value, unit, Bound::AtLeast, goal)
+    }
+
+    fn new(name: &'static str, value: f64, unit: &'static str, bound: Bound, goal: f64) -> Self {
         let value = (value * 1000.0).round() / 1000.0;
+        let pass = match bound {
+            Bound::AtMost => value <= goal,
+            Bound::AtLeast => value >= goal,
+        };
         Self {
             name,
             value,
             unit,
+            bound,
             goal,
-            pass: value <= goal,
+            pass,
         }
     }
 }
 
 pub fn print(figures: &[Figure]) {
-    println!(
-        "\n{:<32} {:>10} {:<6} {:>10}  met",
-        "figure", "value", "unit", "at most"
-    );
+    println!("\n{:<32} {:>10} {:<6} {:>19}  met", "figure", "value", "unit", "goal");
     for Figure {
         name,
         value,
         unit,
+        bound,
         goal,
         pass,
     } in figures
     {
         let met = if *pass { "yes" } else { "NO" };
-        println!("{name:<32} {value:>10.3} {unit:<6} {goal:>10.3}  {met}");
+        let bound = match bound {
+            Bound::AtMost => "at most",
+            Bound::AtLeast => "at least",
+        };
+        println!("{name:<32} {value:>10.3} {unit:<6} {bound:>9} {goal:>9.3}  {met}");
     }
 }
 

@@ -8,7 +8,9 @@
     clippy::panic,
     reason = "a measurement that cannot be taken ends the run"
 )]
+#![allow(clippy::cast_precision_loss, reason = "a figure has three digits")]
 
+mod chunks;
 mod custom;
 mod database;
 mod figures;
@@ -17,6 +19,7 @@ mod measured;
 #[allow(unused_imports, reason = "the tests use more of the parts")]
 #[path = "../tests/integration/parts/mod.rs"]
 mod parts;
+mod site;
 
 use std::process::ExitCode;
 
@@ -26,7 +29,7 @@ use figures::Figure;
 type Measure = fn() -> Vec<Figure>;
 
 /// The groups by name.
-const GROUPS: [(&str, Measure); 1] = [("custom", custom::measure)];
+const GROUPS: [(&str, Measure); 2] = [("custom", custom::measure), ("chunks", chunks::measure)];
 
 fn main() -> ExitCode {
     // cargo adds options of its own.

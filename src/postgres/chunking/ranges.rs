@@ -1,8 +1,14 @@
 //! Which blocks one COPY reads, and in which order the workers take them.
 
 /// Bytes of heap in one range. A fixed multiple of blocks: rows that did not change give the same chunk again, whatever
-/// the table's size has become.
-const RANGE_BYTES: u64 = 16 << 20;
+/// the table's size has become. So small that one row changes little; smaller ranges cost the server more.
+const RANGE_BYTES: u64 = 4 << 20;
+
+/// A table of more bytes is read in larger ranges: the manifest has a line for each.
+const LARGE_TABLE_BYTES: u64 = 16 << 30;
+
+/// Bytes of heap in one range of such a table.
+const LARGE_RANGE_BYTES: u64 = 16 << 20;
 
 /// Heap blocks from `first` up to, not including, `end`; the last range of a table is open: rows that the snapshot sees
 /// are never behind the end of the file, but nothing has to rely on that.
@@ -67,7 +73,12 @@ fn of_table(table: usize, size: &TableSize) -> Vec<Unit> {
     if !ranges {
         return vec![whole];
     }
-    let per_range = (RANGE_BYTES / block_bytes.max(1)).max(1);
+    let range_bytes = if blocks.saturating_mul(block_bytes) > LARGE_TABLE_BYTES {
+        LARGE_RANGE_BYTES
+    } else {
+        RANGE_BYTES
+    };
+    let per_range = (range_bytes / block_bytes.max(1)).max(1);
     match blocks.div_ceil(per_range) {
         0 => Vec::new(),
         1 => vec![whole],
@@ -100,6 +111,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as a unit has it")]
     fn range(first: u64, end: Option<u64>) -> Option<BlockRange> {
         Some(BlockRange { first, end })
     }
@@ -109,25 +121,32 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_read_in_ranges_of_2048_blocks_of_which_the_last_is_open() {
+    fn a_table_is_read_in_ranges_of_512_blocks_of_which_the_last_is_open() {
         assert_eq!(
-            shown(&[heap(5000, 0)]),
+            shown(&[heap(1300, 0)]),
             [
-                (0, range(0, Some(2048))),
-                (0, range(2048, Some(4096))),
-                (0, range(4096, None))
+                (0, range(0, Some(512))),
+                (0, range(512, Some(1024))),
+                (0, range(1024, None))
             ]
         );
-        assert_eq!(shown(&[heap(2048, 0)]), [(0, None)]);
+        assert_eq!(shown(&[heap(512, 0)]), [(0, None)]);
         assert_eq!(shown(&[heap(0, 0)]), []);
         let larger_blocks = TableSize {
             block_bytes: 32_768,
-            ..heap(600, 0)
+            ..heap(200, 0)
         };
         assert_eq!(
             shown(&[larger_blocks]),
-            [(0, range(0, Some(512))), (0, range(512, None))]
+            [(0, range(0, Some(128))), (0, range(128, None))]
         );
+    }
+
+    #[test]
+    fn a_table_of_more_than_16_gib_is_read_in_ranges_of_2048_blocks() {
+        let sixteen_gib = (16 << 30) / 8192;
+        assert_eq!(shown(&[heap(sixteen_gib, 0)])[0], (0, range(0, Some(512))));
+        assert_eq!(shown(&[heap(sixteen_gib + 1, 0)])[0], (0, range(0, Some(2048))));
     }
 
     #[test]
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_largest_work_comes_first_and_rows_out_of_line_count() {
-        let order: Vec<usize> = units(&[heap(10, 0), heap(4096, 0), heap(20, 9000), heap(30, 0)])
+        let order: Vec<usize> = units(&[heap(10, 0), heap(1024, 0), heap(20, 9000), heap(30, 0)])
             .iter()
             .map(|unit| unit.table)
             .collect();
@@ -158,7 +177,7 @@ mod tests {
                 prop_assert_eq!(next, Some(range.first));
                 next = range.end;
             }
-            prop_assert_eq!(next, if blocks > 2048 { None } else { Some(0) });
+            prop_assert_eq!(next, if blocks > 512 { None } else { Some(0) });
         }
     }
 }

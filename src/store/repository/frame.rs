@@ -23,11 +23,15 @@ impl Frame {
     }
 }
 
-/// Contexts of zstd that are free: one holds megabytes and is worth keeping.
+/// Contexts of zstd that are free: one holds megabytes and is worth keeping. With each is the room that it compresses
+/// into: what is taken and given back for every chunk stays in part with the allocator, for each thread that did so.
 pub(super) struct Compressors {
     level: i32,
-    free: Mutex<Vec<Compressor<'static>>>,
+    free: Mutex<Vec<(Compressor<'static>, Vec<u8>)>>,
 }
+
+/// A frame up to this size is copied out of the room, and the room is kept; a larger one takes the room with it.
+const COPIED: usize = 2 << 20;
 
 impl Compressors {
     pub(super) fn new(level: i32) -> Self {
@@ -45,21 +49,24 @@ impl Compressors {
             problem: error.to_string(),
         };
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut compressor = match free {
-            Some(compressor) => compressor,
-            None => self.make().map_err(failed)?,
+        let (mut compressor, mut room) = match free {
+            Some(free) => free,
+            None => (self.make().map_err(failed)?, Vec::new()),
         };
-        let mut bytes = Vec::new();
-        let bound = compress_bound(stream.len());
-        bytes
-            .try_reserve_exact(bound)
+        room.clear();
+        room.try_reserve_exact(compress_bound(stream.len()))
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        compressor.compress_to_buffer(stream, &mut bytes).map_err(failed)?;
+        compressor.compress_to_buffer(stream, &mut room).map_err(failed)?;
+        let bytes = if room.len() <= COPIED {
+            room.as_slice().to_vec()
+        } else {
+            room.shrink_to_fit();
+            std::mem::take(&mut room)
+        };
         self.free
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(compressor);
-        bytes.shrink_to_fit();
+            .push((compressor, room));
         Ok(bytes)
     }
 

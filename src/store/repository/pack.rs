@@ -21,7 +21,7 @@ pub(super) struct PackSizes {
 impl PackSizes {
     pub(super) const STANDARD: Self = Self {
         pack: 8 << 20,
-        small: 1 << 20,
+        small: 512 << 10,
         frames: 4096,
     };
 }

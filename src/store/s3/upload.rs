@@ -32,6 +32,8 @@ pub(super) struct S3Upload {
     key: String,
     /// Whether an object that is there may be overwritten.
     replace: bool,
+    /// The first bytes as they came, as long as no others follow: an object in one piece is sent without a copy.
+    whole: Bytes,
     /// The part that is being filled.
     filling: BytesMut,
     /// Begun when the object does not fit one request.
@@ -48,6 +50,7 @@ impl S3Upload {
             connection,
             key: key.to_owned(),
             replace,
+            whole: Bytes::new(),
             filling: BytesMut::new(),
             multipart: None,
             size: 0,
@@ -81,8 +84,25 @@ impl S3Upload {
         hasher.finalize()
     }
 
+    async fn fill(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let part_size = part_size::of_part(self.number());
+            if self.filling.len() == part_size {
+                self.send_part().await?;
+                continue;
+            }
+            let taken = bytes.split_to(bytes.len().min(part_size - self.filling.len()));
+            self.filling.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
     async fn finish_small(&mut self) -> Result<(), StoreError> {
-        let content = self.filling.split().freeze();
+        let content = if self.whole.is_empty() {
+            self.filling.split().freeze()
+        } else {
+            std::mem::take(&mut self.whole)
+        };
         let crc32 = self.add_crc(&content);
         let place = &self.connection.place;
         let request = self.connection.client().put_object();
@@ -154,19 +174,17 @@ impl S3Upload {
 
 #[async_trait]
 impl Upload for S3Upload {
-    async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.sha256.update(&bytes);
+        let is_first = self.size == 0;
         self.size += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let part_size = part_size::of_part(self.number());
-            if self.filling.len() == part_size {
-                self.send_part().await?;
-                continue;
-            }
-            let taken = bytes.split_to(bytes.len().min(part_size - self.filling.len()));
-            self.filling.extend_from_slice(&taken);
+        if is_first && bytes.len() <= part_size::FIRST {
+            self.whole = bytes;
+            return Ok(());
         }
-        Ok(())
+        let before = std::mem::take(&mut self.whole);
+        self.fill(before).await?;
+        self.fill(bytes).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<StoredObject, StoreError> {

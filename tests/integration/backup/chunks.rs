@@ -31,12 +31,12 @@ async fn backed_up(source: &Database<'_>, folder: &Path, more: Value) -> (Reques
     (request, manifest)
 }
 
-/// Rows for several block ranges: `ranges` times 2048 blocks and a little.
+/// Rows for several block ranges: `ranges` times 512 blocks and a little.
 fn load_ranges(database: &Database<'_>, table: &str, ranges: u32) {
     // Four rows of 2000 bytes fill a block.
     database.psql(&format!(
         "CREATE TABLE {table} (id int PRIMARY KEY, body text); ALTER TABLE {table} ALTER body SET STORAGE PLAIN; \
          INSERT INTO {table} SELECT i, repeat(md5(i::text), 60) FROM generate_series(1, {}) i",
-        ranges * 2048 * 4 + 100
+        ranges * 512 * 4 + 100
     ));
 }

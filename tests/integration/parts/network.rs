@@ -1,6 +1,6 @@
-//! Free ports on loopback.
+//! Free ports on loopback, and what answers where.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// A port that nothing listened on a moment ago. Another process may take it
@@ -14,6 +14,20 @@ pub fn free_port() -> u16 {
 
 /// Whether something accepts connections there.
 pub fn accepts(port: u16) -> bool {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+    connects(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+/// The same of an address that is not loopback.
+pub fn accepts_at(address: &str, port: u16) -> bool {
+    address.parse().is_ok_and(|address| connects(address, port))
+}
+
+fn connects(address: IpAddr, port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::from((address, port)), Duration::from_secs(1)).is_ok()
+}
+
+/// Whether a process is in another network namespace than this one.
+pub fn is_apart(pid: u32) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    network(&pid.to_string()).is_some_and(|other| Some(other) != network("self"))
 }

@@ -266,6 +266,11 @@ impl PostgresServer {
         self.process.folder.join("data")
     }
 
+    /// The postmaster's process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid().expect("the server was started")
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         self.process.log()

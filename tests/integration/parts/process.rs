@@ -99,11 +99,17 @@ impl ServerProcess {
         String::from_utf8_lossy(&fs::read(self.folder.join("log")).unwrap_or_default()).into_owned()
     }
 
+    /// The server itself; `None` where it is not started yet.
+    pub fn pid(&self) -> Option<u32> {
+        let pid = fs::read_to_string(self.folder.join("pid")).ok()?;
+        pid.trim().parse().ok()
+    }
+
     /// Sends a signal to the server itself, such as `KILL` or `STOP`.
     pub fn signal(&self, signal: &str) {
-        let pid = fs::read_to_string(self.folder.join("pid")).expect("the server was started");
+        let pid = self.pid().expect("the server was started");
         let status = Command::new("kill")
-            .args(["-s", signal, pid.trim()])
+            .args(["-s", signal, &pid.to_string()])
             .status()
             .expect("kill is installed");
         assert!(status.success(), "kill -s {signal} {pid}");

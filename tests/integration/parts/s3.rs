@@ -35,6 +35,30 @@ impl S3Server {
         Self::start_with(true, false)
     }
 
+    /// In a network of its own, which is gone with the server. `connect` gets the process of the server, makes a way
+    /// there and returns the address.
+    pub fn start_apart(connect: impl FnOnce(u32) -> String) -> Self {
+        const PORT: u16 = 7070;
+        install("versitygw");
+        let folder = new_folder("s3");
+        let mut command = ["unshare", "--net", "--"].map(str::to_owned).to_vec();
+        command.extend(Self::command(&folder, &format!("0.0.0.0:{PORT}")));
+        let process = Self::run(folder, command, Vec::new());
+        let is_apart = || process.pid().is_some_and(network::is_apart);
+        assert!(process.wait_until(is_apart), "{}", process.log());
+        let address = connect(process.pid().expect("the server runs"));
+        assert!(
+            process.wait_until(|| network::accepts_at(&address, PORT)),
+            "{}",
+            process.log()
+        );
+        Self {
+            port: PORT,
+            endpoint: format!("http://{address}:{PORT}"),
+            process,
+        }
+    }
+
     fn start_with(tls: bool, versions: bool) -> Self {
         install("versitygw");
         for _ in 0..5 {
@@ -45,20 +69,36 @@ impl S3Server {
         panic!("versitygw ended five times as it started");
     }
 
-    fn try_start(tls: bool, versions: bool) -> Option<Self> {
-        let folder = new_folder("s3");
-        let port = network::free_port();
+    fn command(folder: &Path, listen: &str) -> Vec<String> {
         fs::create_dir(folder.join("buckets")).expect("the folder is ours");
         fs::create_dir(folder.join("accounts")).expect("the folder is ours");
-        let mut command = vec![
+        vec![
             cache().join("bin/versitygw").display().to_string(),
             "--port".to_owned(),
-            format!("127.0.0.1:{port}"),
+            listen.to_owned(),
             "--region".to_owned(),
             Self::REGION.to_owned(),
             "--iam-dir".to_owned(),
             folder.join("accounts").display().to_string(),
+        ]
+    }
+
+    /// Runs what `command` begins, with these options for the folder of objects.
+    fn run(folder: PathBuf, mut command: Vec<String>, posix: Vec<String>) -> ServerProcess {
+        command.push("posix".to_owned());
+        command.extend(posix);
+        command.push(folder.join("buckets").display().to_string());
+        let credentials = [
+            ("ROOT_ACCESS_KEY", Self::ACCESS_KEY.to_owned()),
+            ("ROOT_SECRET_KEY", Self::SECRET_KEY.to_owned()),
         ];
+        ServerProcess::start(folder, "KILL", &command, &credentials)
+    }
+
+    fn try_start(tls: bool, versions: bool) -> Option<Self> {
+        let folder = new_folder("s3");
+        let port = network::free_port();
+        let mut command = Self::command(&folder, &format!("127.0.0.1:{port}"));
         if tls {
             let certificates = Certificates::of_this_process();
             for (option, name, text) in [
@@ -69,20 +109,16 @@ impl S3Server {
                 command.extend([option.to_owned(), path.display().to_string()]);
             }
         }
-        command.push("posix".to_owned());
-        if versions {
+        let posix = if versions {
             fs::create_dir(folder.join("versions")).expect("the folder is ours");
-            command.extend([
+            vec![
                 "--versioning-dir".to_owned(),
                 folder.join("versions").display().to_string(),
-            ]);
-        }
-        command.push(folder.join("buckets").display().to_string());
-        let credentials = [
-            ("ROOT_ACCESS_KEY", Self::ACCESS_KEY.to_owned()),
-            ("ROOT_SECRET_KEY", Self::SECRET_KEY.to_owned()),
-        ];
-        let process = ServerProcess::start(folder, "KILL", &command, &credentials);
+            ]
+        } else {
+            Vec::new()
+        };
+        let process = Self::run(folder, command, posix);
         if !process.wait_until(|| network::accepts(port)) {
             eprintln!("{}", process.log());
             return None;
@@ -158,6 +194,11 @@ impl S3Server {
 
     pub fn object(&self, bucket: &str, key: &str) -> Vec<u8> {
         fs::read(self.bucket_folder(bucket).join(key)).unwrap_or_else(|error| panic!("object {key}: {error}"))
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid().expect("the server was started")
     }
 
     /// The server's log so far.

@@ -122,6 +122,8 @@ impl Work {
 pub(super) struct Worker {
     session: WireSession,
     buffer: Vec<u8>,
+    /// Whether the transaction of the last COPY is still open.
+    in_transaction: bool,
 }
 
 impl Worker {
@@ -139,6 +141,7 @@ impl Worker {
         Ok(Self {
             session,
             buffer: new_buffer(),
+            in_transaction: false,
         })
     }
 
@@ -147,6 +150,10 @@ impl Worker {
         while let Some(unit) = work.take() {
             let chunks = self.copy(&work, unit).await?;
             work.done(CopiedUnit { unit, chunks });
+        }
+        if self.in_transaction {
+            let ended = self.session.execute("COMMIT").await;
+            ended.map_err(|error| error.refusal(READING, None))?;
         }
         Ok(())
     }
@@ -164,31 +171,38 @@ impl Worker {
         let qualified = quote::qualified(schema, name);
         let sql = copy_out(schema, name, columns, *format, unit.range);
         let failed = |error: WireError| error.refusal(READING, Some(&qualified));
-        let Self { session, buffer } = self;
-        // A transaction for each COPY, so that no lock is kept longer than it is needed. Without NOWAIT, whoever waits
-        // for the exporter would be waited for: a deadlock that the server does not see.
+        let Self {
+            session,
+            buffer,
+            in_transaction,
+        } = self;
+        // A transaction for each COPY, so that no lock is kept longer than it is needed, and all of it in one round
+        // trip. Without NOWAIT, whoever waits for the exporter would be waited for: a deadlock that the server does not
+        // see.
+        let end = if std::mem::replace(in_transaction, true) {
+            "COMMIT; "
+        } else {
+            ""
+        };
         let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; \
-             LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE NOWAIT",
+            "{end}BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; \
+             LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE NOWAIT; {sql}",
             quote::literal(&work.exporter.snapshot)
         );
-        match session.execute(&begin).await {
-            Ok(()) => {}
+        match session.copy_out(&begin).await {
+            Ok(rows) => store(work, *format, Rows::OfWorker(rows), buffer, &qualified).await,
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tracing::info!(
                     table = qualified,
                     "a change of definitions waits: the exporter reads the table"
                 );
                 session.execute("ROLLBACK").await.map_err(failed)?;
+                *in_transaction = false;
                 let rows = ExporterRows::begin(&work.exporter, &sql, *format, &qualified).await?;
-                return store(work, *format, Rows::OfExporter(Box::new(rows)), buffer, &qualified).await;
+                store(work, *format, Rows::OfExporter(Box::new(rows)), buffer, &qualified).await
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => Err(failed(error)),
         }
-        let rows = Rows::OfWorker(session.copy_out(&sql).await.map_err(failed)?);
-        let chunks = store(work, *format, rows, buffer, &qualified).await?;
-        session.execute("COMMIT").await.map_err(failed)?;
-        Ok(chunks)
     }
 }
 

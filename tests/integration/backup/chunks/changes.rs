@@ -38,7 +38,7 @@ async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
 async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     let server = PostgresServer::shared(major);
     let source = server.create_database("changing");
-    load_ranges(&source, "big", 12);
+    load_ranges(&source, "big", 48);
     let content = source.content();
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
@@ -51,7 +51,7 @@ async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     };
     let (ended, rows_before) = tokio::join!(request.run(), changing);
     ended.artifact();
-    let rows = 12 * 2048 * 4 + 100;
+    let rows = 48 * 512 * 4 + 100;
     assert!(rows_before < rows, "the change came in the middle: {rows_before} rows");
     assert_eq!(source.psql(after), "t", "the change was made in the end");
     let objects = Objects::of_bucket(&bucket);
@@ -80,7 +80,7 @@ async fn a_rewrite_that_waits_for_the_tables_leaves_the_backup_whole() {
 async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
     let server = PostgresServer::shared(17);
     let source = server.create_database("lost_locks");
-    load_ranges(&source, "big", 12);
+    load_ranges(&source, "big", 48);
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
     let changing = async {
@@ -107,7 +107,7 @@ async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
 async fn what_is_written_meanwhile_is_in_no_part_of_the_backup() {
     let server = PostgresServer::shared(15);
     let source = server.create_database("written");
-    load_ranges(&source, "big", 6);
+    load_ranges(&source, "big", 24);
     source.psql("CREATE TABLE account (id int PRIMARY KEY, amount int); INSERT INTO account SELECT i, 100 FROM generate_series(1, 500) i; \
                  ALTER TABLE big ADD COLUMN amount int; UPDATE big SET amount = 0 WHERE id <= 500; ANALYZE");
     let folder = tempfile::tempdir().expect("a temporary folder");

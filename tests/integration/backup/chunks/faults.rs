@@ -26,7 +26,7 @@ fn assert_no_backup_is_left(bucket: &str) {
 async fn a_server_that_is_killed_fails_the_backup_of_chunks_as_temporary() {
     let server = PostgresServer::start(17);
     let source = server.create_database("killed");
-    load_ranges(&source, "big", 10);
+    load_ranges(&source, "big", 40);
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({})));
     let ended = with_fault(&request, || server.signal("KILL")).await;
@@ -43,7 +43,7 @@ async fn a_server_that_is_killed_fails_the_backup_of_chunks_as_temporary() {
 async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt_stores_the_rest() {
     let server = PostgresServer::shared(16);
     let source = server.create_database("cut");
-    load_ranges(&source, "big", 10);
+    load_ranges(&source, "big", 40);
     let toxiproxy = Toxiproxy::start();
     let proxy = toxiproxy.proxy(server.port);
     let bucket = new_bucket();
@@ -59,13 +59,13 @@ async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt
     assert_no_backup_is_left(&bucket);
     proxy.toggle();
     let artifact = proxied.again().run().await.artifact().clone();
-    assert_eq!(artifact.rows, 10 * 2048 * 4 + 100);
+    assert_eq!(artifact.rows, 40 * 512 * 4 + 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
     let source = PostgresServer::shared(15).create_database("ended");
-    load_ranges(&source, "big", 10);
+    load_ranges(&source, "big", 40);
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
     let end = || {
@@ -90,7 +90,7 @@ async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_goes_away_leaves_no_manifest_beside_the_chunks() {
     let source = PostgresServer::shared(18).create_database("away");
-    load_ranges(&source, "big", 10);
+    load_ranges(&source, "big", 40);
     let toxiproxy = Toxiproxy::start();
     let proxy = toxiproxy.proxy(s3().port);
     let bucket = new_bucket();
@@ -100,14 +100,14 @@ async fn a_store_that_goes_away_leaves_no_manifest_beside_the_chunks() {
     assert_eq!(ended.refusal().class, FailureClass::Temporary, "{:?}", ended.refusal());
     assert!(s3().keys(&bucket).iter().all(|key| !key.ends_with("manifest.json")));
     proxy.toggle();
-    assert_eq!(request.again().run().await.artifact().rows, 10 * 2048 * 4 + 100);
+    assert_eq!(request.again().run().await.artifact().rows, 40 * 512 * 4 + 100);
     assert_eq!(s3().orphan_parts(&bucket).len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_told_to_stop_leaves_no_lock_on_the_server_or_in_the_repository() {
     let source = PostgresServer::shared(14).create_database("stopped");
-    load_ranges(&source, "big", 10);
+    load_ranges(&source, "big", 40);
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({})));
     let ended = with_fault(&request, || request.context.stop.cancel()).await;
@@ -122,5 +122,5 @@ async fn a_run_that_is_told_to_stop_leaves_no_lock_on_the_server_or_in_the_repos
     while source.psql(locks) != "0" {
         assert!(std::time::Instant::now() < until, "a session still has its lock");
     }
-    assert_eq!(request.again().run().await.artifact().rows, 10 * 2048 * 4 + 100);
+    assert_eq!(request.again().run().await.artifact().rows, 40 * 512 * 4 + 100);
 }

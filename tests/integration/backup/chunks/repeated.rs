@@ -60,7 +60,7 @@ async fn a_row_that_changed_costs_the_chunk_of_its_range_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     backed_up(&source, folder.path(), json!({})).await;
     // The new version of the row goes to the end of the table.
-    source.psql("UPDATE big SET body = repeat('changed', 250) WHERE id = 10000");
+    source.psql("UPDATE big SET body = repeat('changed', 250) WHERE id = 3000");
     let (_, manifest) = backed_up(&source, folder.path(), json!({})).await;
     let totals = manifest.chunks.expect("totals");
     assert_eq!(totals.new_chunks, 2, "{totals:?}: the range it was in and the last one");
