@@ -16,6 +16,7 @@ fn with(mut manifest: Value, spec: &Value) -> String {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one list of cases")]
 async fn a_spec_that_contradicts_itself_is_refused_in_a_sentence() {
     let namespace = Namespace::with_operator("validation").await;
     let name = "n".repeat(64);

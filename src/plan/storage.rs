@@ -13,6 +13,7 @@ use crate::api::storage::{FolderStorage, ObjectLock, S3Storage, ServerSideEncryp
 /// Where artefacts are kept.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::large_enum_variant, reason = "a plan has one")]
 pub enum StoragePlan {
     /// A bucket of an S3 server.
     S3(S3Plan),

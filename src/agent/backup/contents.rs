@@ -30,12 +30,11 @@ pub(super) async fn store(
     exporter: &Arc<Exporter>,
     writer: Option<&Arc<Writer>>,
 ) -> Result<StoredContents, DumpError> {
-    let chunked = match writer {
-        None => Chunked::none(),
-        Some(_) => {
-            let selection = Selection::of_steps(&run.steps, database, &exporter.relations);
-            run.or_stopped(Chunked::choose(exporter, &selection)).await?
-        }
+    let chunked = if writer.is_some() {
+        let selection = Selection::of_steps(&run.steps, database, &exporter.relations);
+        run.or_stopped(Chunked::choose(exporter, &selection)).await?
+    } else {
+        Chunked::none()
     };
     let storing = Storing {
         run,

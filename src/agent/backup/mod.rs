@@ -324,10 +324,14 @@ impl BackupRun<'_> {
         reporter.step_started(&step);
         let StoredContents { archive, rows } = contents::store(self, database, exporter, writer).await?;
         self.warn_of_messages(&archive.messages);
-        let mut done = format!("{} rows in {} bytes.", archive.summary.rows(), archive.object.size);
-        if writer.is_some() {
-            done.push_str(&format!(" {} rows in {} chunks.", rows.rows(), rows.chunks().count()));
-        }
+        let in_chunks = writer.map_or(String::new(), |_| {
+            format!(" {} rows in {} chunks.", rows.rows(), rows.chunks().count())
+        });
+        let done = format!(
+            "{} rows in {} bytes.{in_chunks}",
+            archive.summary.rows(),
+            archive.object.size
+        );
         reporter.step_done(&step, done);
         let pre_data = if self.steps.has_pre_data() {
             let step = names::of_database(names::PRE_DATA, &database.name);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::Unfinished;
@@ -35,7 +36,7 @@ impl DataSink for ArchiveFiles {
         let name = self.names.get(&entry.dump_id);
         let name = name.ok_or_else(|| io::Error::other(format!("{} has no file", entry.label())))?;
         let file = self.folder.create(name)?;
-        if name.ends_with(".toc") {
+        if Path::new(name).extension().is_some_and(|extension| extension == "toc") {
             self.list = Some(BufWriter::new(file));
         } else {
             self.data = Some(file);

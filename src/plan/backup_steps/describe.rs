@@ -41,7 +41,7 @@ impl Steps {
                         ForeignCredentials::Strip => "without credentials of user mappings and subscriptions",
                         ForeignCredentials::Keep => "with credentials of user mappings and subscriptions",
                     },
-                    self.chunks.as_ref().map(describe_chunks).unwrap_or_default(),
+                    self.chunks.map(describe_chunks).unwrap_or_default(),
                     self.encryption.as_ref().map(describe_encryption).unwrap_or_default()
                 ),
             ));
@@ -104,12 +104,12 @@ impl DatabaseSteps {
     }
 }
 
-fn describe_chunks(chunks: &ChunkSteps) -> String {
+fn describe_chunks(chunks: ChunkSteps) -> String {
     let ChunkSteps {
         parallelism,
         zstd_level,
     } = chunks;
-    let sessions = if *parallelism == 1 { "session" } else { "sessions" };
+    let sessions = if parallelism == 1 { "session" } else { "sessions" };
     format!(
         "; the rows of ordinary tables beside it as chunks, read by {parallelism} {sessions}, compressed by Zstd level \
          {zstd_level}"

@@ -129,12 +129,12 @@ impl RowStream {
             }
             return Ok(Some(0));
         };
-        let header = match self.began {
-            true => 0,
-            false => match binary_header(body, length)? {
-                Some(header) => header,
-                None => return Ok(None),
-            },
+        let header = if self.began {
+            0
+        } else if let Some(header) = binary_header(body, length)? {
+            header
+        } else {
+            return Ok(None);
         };
         if length < header + 2 {
             return Err(WireError::violation("a binary row of COPY has no field count"));

@@ -219,7 +219,7 @@ async fn an_error_in_the_middle_of_a_load_is_found_before_its_end() {
 async fn a_session_that_was_left_in_the_middle_takes_no_statement() {
     let answer = [message(b'H', &[0, 0, 1, 0, 0]), message(b'd', b"1\n")].concat();
     let (mut session, _) = session(1 << 16, vec![login(), answer]).await;
-    drop(in_time(session.copy_out("COPY t TO STDOUT")).await.unwrap());
+    let _ = in_time(session.copy_out("COPY t TO STDOUT")).await.unwrap();
     assert!(matches!(
         in_time(session.execute("SELECT 1")).await,
         Err(WireError::Unfinished)
@@ -276,10 +276,10 @@ proptest! {
                     2 => if let Ok(mut copy) = session.copy_out("x").await {
                         while copy.read_rows(&mut Vec::new(), 1).await.is_ok_and(|read| !read.done) {}
                     },
-                    _ => if let Ok(mut copy) = session.copy_in("x").await {
-                        if copy.write(&[0; 200_000]).await.is_ok() {
-                            drop(copy.finish().await);
-                        }
+                    _ => if let Ok(mut copy) = session.copy_in("x").await
+                        && copy.write(&vec![0; 200_000]).await.is_ok()
+                    {
+                        drop(copy.finish().await);
                     },
                 }
             })

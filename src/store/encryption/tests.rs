@@ -219,7 +219,7 @@ async fn an_object_that_was_changed_is_named_and_one_for_others_is_told_apart() 
         &whole[..whole.len() - 1],
         &whole[..100],
         b"",
-        &[b'x'; 100_000],
+        &vec![b'x'; 100_000],
         &flipped,
     ] {
         std::fs::write(&path, changed).unwrap();

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_decoded_to_the_stream_that_it_was_made_of() {
-        for stream in [&b""[..], b"a", &[b'x'; 100_000]] {
+        for stream in [&b""[..], b"a", &vec![b'x'; 100_000]] {
             let (manifest, stored) = chunk(stream);
             assert_eq!(decode(&stored, &manifest, &KEY).unwrap(), stream);
         }

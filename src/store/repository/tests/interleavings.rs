@@ -181,7 +181,7 @@ async fn attempt(store: Arc<dyn Store>, snapshot: String, mut dice: Dice) -> Res
 
 async fn write(writer: &Writer, snapshot: &str, dice: &mut Dice) -> Result<u64, RepositoryError> {
     let mut names = Vec::new();
-    for _ in 0..dice.roll(12) + 1 {
+    for _ in 0..=dice.roll(12) {
         let number = dice.roll(STREAMS);
         names.push((writer.put(rows(number)).await?.0, number));
         sleep(dice.up_to(MINUTE * 15)).await;

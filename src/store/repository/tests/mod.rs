@@ -7,6 +7,7 @@ mod pruning;
 mod simulated_store;
 mod writing;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ fn rows(number: u64) -> Vec<u8> {
         let mut state = number;
         for _ in 0..40 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            text.push_str(&format!("{number}\t{state:x}\n"));
+            let _ = writeln!(text, "{number}\t{state:x}");
         }
     }
     text.into_bytes()

@@ -185,7 +185,7 @@ impl Client {
         }
     }
 
-    fn lost(&self) -> StoreError {
+    fn lost() -> StoreError {
         StoreError::Unreachable {
             endpoint: "simulated".into(),
             failure: ConnectionFailure::Lost,
@@ -218,7 +218,7 @@ impl Client {
         self.awake().await;
         match answer {
             Some(answer) if !self.chance(self.network.lost_answer) => Ok(answer),
-            _ => Err(self.lost()),
+            _ => Err(Self::lost()),
         }
     }
 
