@@ -63,6 +63,8 @@ impl<'namespace> Shop<'namespace> {
     pub fn backup(&self, name: &str) -> Value {
         let mut manifest = backup(name, "production-db");
         manifest["spec"]["storage"]["s3"]["endpoint"] = self.s3.endpoint().into();
+        // One stream of rows, that can be stopped in its middle; and nothing stays in the bucket for a prune.
+        manifest["spec"]["dataFormat"] = "Custom".into();
         manifest
     }
 

@@ -120,7 +120,12 @@ fn found_in(bucket: &str) -> Vec<&'static str> {
 fn assert_encrypted(objects: &Objects, manifest: &Manifest) {
     assert!(manifest.objects.len() >= 3, "{:?}", manifest.objects);
     for object in &manifest.objects {
-        assert!(object.key.ends_with(".age"), "{}", object.key);
+        assert_eq!(
+            object.key.rsplit_once('.').map(|(_, end)| end),
+            Some("age"),
+            "{}",
+            object.key
+        );
         let stored = objects.read(&object.key);
         assert!(stored.starts_with(b"age-encryption.org/v1\n"), "{}", object.key);
         assert_eq!(stored.len() as u64, object.size);

@@ -30,7 +30,7 @@ fn rows(number: usize, bytes: usize) -> Vec<u8> {
 
 /// Every third chunk is large.
 fn stream(number: usize) -> Vec<u8> {
-    rows(number, if number % 3 == 0 { 3 << 20 } else { 20_000 })
+    rows(number, if number.is_multiple_of(3) { 3 << 20 } else { 20_000 })
 }
 
 fn options(snapshot: &str) -> WriterOptions {

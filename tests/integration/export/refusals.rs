@@ -1,7 +1,7 @@
 //! What is wrong is named, and nothing is left of an export that does not end well.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -134,7 +134,10 @@ async fn an_export_that_is_stopped_leaves_nothing_and_one_that_is_killed_no_serv
         let deadline = Instant::now() + Duration::from_mins(1);
         while !names(backup.folder.path()).iter().any(|name| {
             let file = backup.path(name);
-            name.starts_with(".out") && names(&file).iter().any(|name| name.ends_with(".dat"))
+            name.starts_with(".out")
+                && names(&file)
+                    .iter()
+                    .any(|name| Path::new(name).extension().is_some_and(|end| end == "dat"))
         }) {
             assert!(Instant::now() < deadline, "no row was written");
             std::thread::sleep(Duration::from_millis(1));

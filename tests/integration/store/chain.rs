@@ -125,7 +125,8 @@ async fn every_kind_of_credentials_writes_and_reads() {
     );
     let container = format!("{service}/v1/credentials");
     // The name, the environment, and what the service is asked for.
-    let cases: [(&str, Vec<(&str, &str)>, Option<&str>); 5] = [
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Option<&'a str>);
+    let cases: [Case<'_>; 5] = [
         (
             "keys",
             vec![region, ("AWS_ACCESS_KEY_ID", access), ("AWS_SECRET_ACCESS_KEY", secret)],

@@ -6,6 +6,7 @@ use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass::{Permanent, Temporary};
 use pgrescue::plan::connection::ConnectionPlan;
 use pgrescue::postgres::wire::{WireError, WireSession};
+use tokio_postgres::error::SqlState;
 
 use crate::parts::{PASSWORD, PostgresServer, SUPERUSER, TlsMode, Toxiproxy};
 use crate::reach::{connect, plan, secrets, secrets_of, session, wire_session};
@@ -31,7 +32,7 @@ pub(super) async fn assert_cancels(server: &PostgresServer, mut session: WireSes
     });
     cancelled.unwrap();
     let error = error.unwrap_err();
-    assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{error}");
+    assert_eq!(error.code().map(SqlState::code), Some("57014"), "{error}");
     session.execute("SELECT 1").await.unwrap();
     {
         let mut sleeping = Box::pin(session.execute(SLEEP));
@@ -62,7 +63,7 @@ async fn an_error_behind_many_rows_is_told_and_the_session_goes_on() {
         let mut copy = session.copy_out(sql).await.unwrap();
         let mut rows = Vec::new();
         let error = copy.read_rows(&mut rows, usize::MAX).await.unwrap_err();
-        assert_eq!(error.code().map(|code| code.code()), Some("22012"), "{error}");
+        assert_eq!(error.code().map(SqlState::code), Some("22012"), "{error}");
         assert!(matches!(copy.read_rows(&mut rows, 1).await, Err(WireError::Unfinished)));
         assert_eq!(session.query("SELECT 1").await.unwrap(), [[Some("1".to_owned())]]);
     }
@@ -212,14 +213,14 @@ async fn a_load_that_fails_or_is_told_to_leaves_nothing_and_the_session_goes_on(
                 break error;
             }
         };
-        assert_eq!(error.code().map(|code| code.code()), Some("23514"), "{error}");
+        assert_eq!(error.code().map(SqlState::code), Some("23514"), "{error}");
         assert!(matches!(copy.finish().await, Err(WireError::Unfinished)));
 
         // The error comes with the last rows.
         let mut copy = session.copy_in("COPY t FROM STDIN").await.unwrap();
         copy.write(b"1\n-1\n").await.unwrap();
         let error = copy.finish().await.unwrap_err();
-        assert_eq!(error.code().map(|code| code.code()), Some("23514"), "{error}");
+        assert_eq!(error.code().map(SqlState::code), Some("23514"), "{error}");
 
         // Binary rows that end too soon.
         let mut copy = session.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
@@ -227,7 +228,7 @@ async fn a_load_that_fails_or_is_told_to_leaves_nothing_and_the_session_goes_on(
             .await
             .unwrap();
         let error = copy.finish().await.unwrap_err();
-        assert_eq!(error.code().map(|code| code.code()), Some("22P04"), "{error}");
+        assert_eq!(error.code().map(SqlState::code), Some("22P04"), "{error}");
 
         assert_eq!(
             session.query("SELECT count(*) FROM t").await.unwrap(),
@@ -266,7 +267,7 @@ async fn a_trigger_that_raises_a_notice_for_every_row_stops_no_load() {
         }
         copy.finish().await.unwrap()
     };
-    let loaded = tokio::time::timeout(Duration::from_secs(120), loading)
+    let loaded = tokio::time::timeout(Duration::from_mins(2), loading)
         .await
         .expect("it hangs");
     assert_eq!(loaded, 40_000);
