@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use pgrescue::store::manifest::RowFormat;
 use serde_json::json;
 
 use super::Backup;
@@ -13,23 +14,32 @@ use crate::parts::{Database, PostgresServer, quoted};
 const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; \
     SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = content; SET row_security = off";
 
-/// The rows of a table as the server itself copies them out.
-fn copied(database: &Database<'_>, table: &str) -> Vec<u8> {
+/// What stands behind the rows of a table.
+const END: &str = "the end of a table\n";
+
+/// The rows of each table as the server itself copies them out.
+fn copied(database: &Database<'_>, tables: &[(String, String, RowFormat)]) -> Vec<String> {
+    let mut copies = Vec::new();
+    for (table, ..) in tables {
+        copies.push("-c".to_owned());
+        copies.push(format!("COPY public.{} TO STDOUT", quoted(table)));
+        copies.push("-c".to_owned());
+        copies.push(format!("\\echo '{}'", END.trim_end()));
+    }
     let output = database
         .server
         .client(18, "psql", &database.name)
-        .args([
-            "-X",
-            "-q",
-            "-c",
-            SETTINGS,
-            "-c",
-            &format!("COPY public.{} TO STDOUT", quoted(table)),
-        ])
+        .args(["-X", "-q", "-c", SETTINGS])
+        .args(copies)
         .output()
         .expect("psql is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+    let copied: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .split(END)
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(copied.len(), tables.len() + 1);
+    copied
 }
 
 /// Data files by the table that `pg_restore --list` names them for.
@@ -64,17 +74,12 @@ async fn every_type_is_printed(major: u32) {
     let (folder, report) = backup.export("types", &[]);
     assert!(report["convertedTables"].as_u64().expect("a number") > 60, "{report}");
     let files = files(&backup, &folder);
-    for (table, of, _) in &tables {
+    for ((table, of, _), copied) in tables.iter().zip(copied(&source, &tables)) {
         let Some(file) = files.get(table) else {
-            assert_eq!(source.psql(&format!("SELECT count(*) FROM {table}")), "0", "{of}");
+            assert_eq!(copied, "", "{of}");
             continue;
         };
-        let expected = [copied(&source, table), b"\\.\n\n\n".to_vec()].concat();
-        assert_eq!(
-            String::from_utf8_lossy(file),
-            String::from_utf8_lossy(&expected),
-            "{of} from {major}"
-        );
+        assert_eq!(String::from_utf8_lossy(file), copied + "\\.\n\n\n", "{of} from {major}");
     }
 }
 
@@ -89,10 +94,6 @@ macro_rules! of_every_server {
 
 of_every_server! {
     every_type_of_12_is_exported_as_the_server_writes_it: 12;
-    every_type_of_13_is_exported_as_the_server_writes_it: 13;
-    every_type_of_14_is_exported_as_the_server_writes_it: 14;
     every_type_of_15_is_exported_as_the_server_writes_it: 15;
-    every_type_of_16_is_exported_as_the_server_writes_it: 16;
-    every_type_of_17_is_exported_as_the_server_writes_it: 17;
     every_type_of_18_is_exported_as_the_server_writes_it: 18;
 }

@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// How long a history lasts.
-const HISTORY: Duration = Duration::from_hours(30);
+const HISTORY: Duration = Duration::from_hours(16);
 
 /// Different streams that backups are made of.
 const STREAMS: u64 = 24;
@@ -31,7 +31,7 @@ fn bad_network() -> Network {
 /// Histories: set `PGRESCUE_HISTORIES` for more.
 fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("PGRESCUE_HISTORIES").ok();
-    0..count.and_then(|count| count.parse().ok()).unwrap_or(300)
+    0..count.and_then(|count| count.parse().ok()).unwrap_or(200)
 }
 
 #[test]

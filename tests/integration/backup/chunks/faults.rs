@@ -71,7 +71,7 @@ async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
     let end = || {
         // Between two of its statements there is nothing to end.
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE datname = current_database() AND query LIKE 'COPY %' AND state = 'active'";
+                   WHERE datname = current_database() AND query LIKE '%COPY %' AND state = 'active' AND pid <> pg_backend_pid()";
         let until = std::time::Instant::now() + Duration::from_mins(1);
         while source.psql(sql) == "0" {
             assert!(std::time::Instant::now() < until, "a worker copies");

@@ -2,6 +2,7 @@
 //! one take as the same values.
 
 use std::fmt::Write as _;
+use std::iter::zip;
 
 use pgrescue::store::manifest::RowFormat;
 use serde_json::json;
@@ -9,6 +10,9 @@ use serde_json::json;
 use super::reassemble::restore;
 use super::{Objects, backed_up};
 use crate::parts::{Database, NEWEST_CLIENT, PostgresServer};
+
+/// What stands behind the values of a table.
+const END: &str = "the end of a table";
 
 /// From which version of the source on a type goes in binary.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -263,18 +267,28 @@ async fn every_type_comes_back(major: u32) {
     for (target, client) in clients {
         let target = PostgresServer::shared(target).create_database_with("types_of", "TEMPLATE template0");
         restore(&objects, &request.snapshot(), &source.name, &target, client).await;
-        for (table, of, _) in &tables {
-            let values = format!("SELECT coalesce(v::text, 'NULL') FROM {table} ORDER BY ctid");
-            let settings = "SET timezone = 'UTC'; SET extra_float_digits = 3; SET lc_monetary = 'C';";
-            let read = |database: &Database<'_>| database.psql(&format!("{settings} {values}"));
-            assert_eq!(
-                read(&target),
-                read(&source),
-                "{of} from {major} on {}",
-                target.server.port
-            );
+        for ((table, of, _), (found, expected)) in tables
+            .iter()
+            .zip(zip(values(&target, &tables), values(&source, &tables)))
+        {
+            assert_eq!(found, expected, "{table}, {of} from {major} on {}", target.server.port);
         }
     }
+}
+
+/// The values of each table, in their order.
+fn values(database: &Database<'_>, tables: &[(String, String, RowFormat)]) -> Vec<String> {
+    let mut sql = "SET timezone = 'UTC'; SET extra_float_digits = 3; SET lc_monetary = 'C';".to_owned();
+    for (table, ..) in tables {
+        let _ = write!(
+            sql,
+            "SELECT coalesce(v::text, 'NULL') FROM {table} ORDER BY ctid; SELECT '{END}';"
+        );
+    }
+    let output = database.psql(&sql);
+    let values: Vec<String> = output.split(END).map(str::to_owned).collect();
+    assert_eq!(values.len(), tables.len() + 1);
+    values
 }
 
 macro_rules! of_every_server {
