@@ -115,6 +115,12 @@ async fn a_namespace_that_is_deleted_in_the_middle_of_runs_goes_and_the_artefact
     assert_eq!(shop.server.databases(), ["shop"]);
 }
 
+/// What is not shared among backups.
+fn of_backups(s3: &S3) -> Vec<String> {
+    let objects = s3.objects().into_iter();
+    objects.filter(|key| key.contains("/snapshots/")).collect()
+}
+
 #[tokio::test]
 async fn a_finished_backup_takes_its_artefact_along_where_its_deletion_policy_says_so() {
     let namespace = Namespace::with_operator("artefact").await;
@@ -128,12 +134,12 @@ async fn a_finished_backup_takes_its_artefact_along_where_its_deletion_policy_sa
     }
     namespace.succeeded::<PgBackup>("kept").await;
     let deleted = namespace.succeeded::<PgBackup>("deleted").await;
-    assert_eq!(s3.objects().len(), 8, "{:?}", s3.objects());
+    assert_eq!(of_backups(&s3).len(), 8, "{:?}", s3.objects());
     for name in ["kept", "deleted"] {
         namespace.delete::<PgBackup>(name);
         namespace.gone::<PgBackup>(name).await;
     }
-    let kept = s3.objects();
+    let kept = of_backups(&s3);
     assert_eq!(kept.len(), 4, "{kept:?}");
     let snapshot = deleted
         .status
@@ -249,8 +255,19 @@ async fn a_backup_in_a_volume_is_restored_and_goes_with_its_resource() {
     let objects = ["globals.sql", "manifest.json", "shop/archive.dump", "shop/pre-data.sql"]
         .map(|object| format!("shop/nightly/snapshots/{snapshot}/{object}"));
     let volume = namespace.open_volume("backups").await;
-    assert_eq!(volume.files(), objects);
+    let parted = || -> (Vec<String>, Vec<String>) {
+        let snapshots = "shop/nightly/snapshots/";
+        volume.files().into_iter().partition(|file| file.starts_with(snapshots))
+    };
+    let (of_backup, shared) = parted();
+    assert_eq!(of_backup, objects);
+    assert!(shared.contains(&"shop/nightly/pgrescue.json".to_owned()), "{shared:?}");
+    assert!(
+        shared.iter().any(|file| file.starts_with("shop/nightly/packs/")),
+        "{shared:?}"
+    );
     namespace.delete::<PgBackup>("shop");
     namespace.gone::<PgBackup>("shop").await;
-    assert_eq!(volume.files(), Vec::<String>::new());
+    // What backups share goes with a prune.
+    assert_eq!(parted(), (Vec::new(), shared));
 }

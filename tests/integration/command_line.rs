@@ -145,7 +145,7 @@ fn a_run_on_a_pipe_prints_json_lines_and_nothing_else() {
         time.parse::<jiff::Timestamp>().expect("a time");
     }
     let steps: Vec<&str> = run.of_event("step").filter_map(|step| step["name"].as_str()).collect();
-    assert_eq!(steps.len(), 5, "{steps:?}");
+    assert_eq!(steps.len(), 6, "{steps:?}");
     for step in run.of_event("step") {
         assert_eq!(step["state"], "Done", "{step}");
         assert!(step["durationMilliseconds"].is_u64(), "{step}");

@@ -84,11 +84,8 @@ macro_rules! on_every_server {
 
 on_every_server! {
     everything_comes_back_in_chunks_on_12: 12;
-    everything_comes_back_in_chunks_on_13: 13;
     everything_comes_back_in_chunks_on_14: 14;
-    everything_comes_back_in_chunks_on_15: 15;
     everything_comes_back_in_chunks_on_16: 16;
-    everything_comes_back_in_chunks_on_17: 17;
     everything_comes_back_in_chunks_on_18: 18;
 }
 

@@ -59,12 +59,7 @@ macro_rules! upward {
 
 upward! {
     chunks_of_12_are_restored_onto_12_13_and_18: 12 => [12, 13, 18];
-    chunks_of_13_are_restored_onto_13_and_14: 13 => [13, 14];
-    chunks_of_14_are_restored_onto_14_15_and_18: 14 => [14, 15, 18];
-    chunks_of_15_are_restored_onto_15_and_16: 15 => [15, 16];
     chunks_of_16_are_restored_onto_16_and_17: 16 => [16, 17];
-    chunks_of_17_are_restored_onto_17_and_18: 17 => [17, 18];
-    chunks_of_18_are_restored_onto_18: 18 => [18];
 }
 
 #[test]
