@@ -52,7 +52,7 @@ unit: packages ## Run the tests beside the code
 .PHONY: integration
 integration: packages ## Run the tests against real PostgreSQL servers and a real S3 server
 	tests/parts/install.sh
-	cargo test --locked --test integration
+	cargo test --locked --test integration -- --test-threads 4
 
 .PHONY: e2e
 e2e: packages ## Run the tests on Kubernetes (E2E_KEEP=1 leaves the cluster up)

@@ -73,5 +73,5 @@ async fn everything_comes_back_by_hand_from_encrypted_chunks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_comes_back_by_hand_from_an_archive() {
-    everything_comes_back(17, json!({"dataFormat": "Custom"})).await;
+    everything_comes_back(17, json!({"dataFormat": "Custom", "unloggedTableData": "Include"})).await;
 }
