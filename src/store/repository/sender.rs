@@ -1,6 +1,7 @@
 //! Chunks on their way to the store: hashed, compressed and encrypted where they are new, packed where they are small, sent in the
 //! background, and never more bytes at once than was agreed.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -165,13 +166,11 @@ impl Sender {
         if let Some(pack) = last {
             self.send_pack(pack);
         }
-        loop {
-            let mut uploads = std::mem::take(&mut *guard(&self.uploads));
-            if uploads.is_empty() {
-                break;
-            }
-            while uploads.join_next().await.is_some() {}
-        }
+        // They stay where they are: a caller that goes away while it waits must not end them.
+        while poll_fn(|context| guard(&self.uploads).poll_join_next(context))
+            .await
+            .is_some()
+        {}
         self.shared.check()?;
         if self.index().has_pending() {
             return Err(RepositoryError::NotStored(given_up()));

@@ -142,6 +142,23 @@ async fn a_store_that_fails_fails_the_backup_for_every_worker() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_that_is_dropped_ends_no_upload() {
+    let slow = Network {
+        latency: Duration::from_secs(20),
+        ..Network::calm()
+    };
+    let store = SimulatedStore::new(slow).client(0, slow);
+    let writer = Writer::begin(repository(&store).await, options("a")).await.unwrap();
+    for number in 0..10 {
+        writer.put(rows(number)).await.unwrap();
+    }
+    assert!(futures::poll!(Box::pin(writer.flush())).is_pending());
+    writer.put(rows(11)).await.unwrap();
+    writer.flush().await.unwrap();
+    assert!(!keys(&store, "chunks/").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_chunk_whose_worker_is_dropped_is_stored_by_the_next_unless_another_relied_on_it() {
     let store = calm();
     let repository = repository(&store).await;
