@@ -16,6 +16,8 @@ use crate::parts::{Database, PostgresServer};
 async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
     let client = source.server.connect(&source.name).await;
     let until = Instant::now() + Duration::from_mins(1);
+    // It begins beside the rows: what waits for its tables before that makes the backup begin again.
+    let mut has_begun = false;
     loop {
         let rows = request
             .context
@@ -26,11 +28,12 @@ async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
         let sql =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pg_dump'";
         let dumps: i64 = client.query_one(sql, &[]).await.expect("counted").get(0);
-        if rows > 0 && dumps == 0 {
+        has_begun |= dumps > 0;
+        if has_begun && rows > 0 && dumps == 0 {
             return;
         }
         assert!(Instant::now() < until, "the backup reads rows");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
