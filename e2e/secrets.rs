@@ -146,7 +146,6 @@ fn manifests(host: &str) -> [Value; 2] {
     let mut backup = backup("shop", "production-db");
     backup["spec"]["connection"]["tls"] = tls.clone();
     // So that the search sees the rows in the bucket as they are.
-    // Rows as they are, so that a secret in them would be seen.
     backup["spec"]["dataFormat"] = "Custom".into();
     backup["spec"]["compression"] = json!({"method": "None"});
     backup["spec"]["logLevel"] = "Trace".into();
