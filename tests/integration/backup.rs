@@ -1,7 +1,7 @@
 //! Backups of real servers into real stores: what is stored restores with stock tools, and nothing else is called a
 //! backup.
 
-mod choices;
+pub mod choices;
 pub mod chunks;
 mod definitions;
 mod faults;
@@ -17,7 +17,8 @@ use std::sync::{Arc, OnceLock};
 
 use pgrescue::agent::Context;
 use pgrescue::agent::progress::{AgentStatus, Reporter};
-use pgrescue::api::status::Artifact;
+use pgrescue::api::reasons;
+use pgrescue::api::status::{Artifact, FailureClass};
 use pgrescue::plan::backup::{BackupPlan, DeleteArtifactPlan};
 use pgrescue::plan::report::{Done, Failed, Outcome};
 use pgrescue::plan::storage::Place;
@@ -180,6 +181,16 @@ impl Request {
 }
 
 impl Ended {
+    /// It failed because a connection to the server was lost, and another attempt may help.
+    pub fn assert_connection_lost(&self) {
+        let refusal = self.refusal();
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.class),
+            (reasons::CONNECTION_LOST, FailureClass::Temporary),
+            "{refusal:?}"
+        );
+    }
+
     #[track_caller]
     pub fn artifact(&self) -> &Artifact {
         match &self.result {

@@ -31,7 +31,7 @@ async fn entries(source: &Database<'_>, more: Value, kind: &str) -> BTreeSet<Str
         .collect()
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+pub fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 

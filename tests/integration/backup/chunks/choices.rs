@@ -8,6 +8,7 @@ use pgrescue::store::manifest::DataFormat;
 use serde_json::{Value, json};
 
 use super::{Objects, backed_up, chunks};
+use crate::backup::choices::set;
 use crate::backup::{in_folder, request};
 use crate::parts::{Database, PostgresServer};
 
@@ -17,10 +18,6 @@ fn chunked(manifest: &pgrescue::store::manifest::Manifest, database: &Database<'
     with_chunks
         .map(|relation| format!("{}.{}", relation.schema, relation.name))
         .collect()
-}
-
-fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 fn choices_database(server: &PostgresServer) -> Database<'_> {

@@ -30,12 +30,7 @@ async fn a_server_that_is_killed_fails_the_backup_of_chunks_as_temporary() {
     let bucket = new_bucket();
     let request = request(&source, in_bucket(&bucket), chunks(json!({})));
     let ended = with_fault(&request, || server.signal("KILL")).await;
-    let refusal = ended.refusal();
-    assert_eq!(
-        (refusal.reason.as_str(), refusal.class),
-        (reasons::CONNECTION_LOST, FailureClass::Temporary),
-        "{refusal:?}"
-    );
+    ended.assert_connection_lost();
     assert_no_backup_is_left(&bucket);
 }
 
@@ -50,12 +45,7 @@ async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt
     let more = chunks(json!({"parallelism": 2}));
     let proxied = request_as(SUPERUSER, PASSWORD, proxy.port, &source.name, in_bucket(&bucket), more);
     let ended = with_fault(&proxied, || proxy.toggle()).await;
-    let refusal = ended.refusal();
-    assert_eq!(
-        (refusal.reason.as_str(), refusal.class),
-        (reasons::CONNECTION_LOST, FailureClass::Temporary),
-        "{refusal:?}"
-    );
+    ended.assert_connection_lost();
     assert_no_backup_is_left(&bucket);
     proxy.toggle();
     let artifact = proxied.again().run().await.artifact().clone();
@@ -78,12 +68,7 @@ async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
         }
     };
     let ended = with_fault(&request, end).await;
-    let refusal = ended.refusal();
-    assert_eq!(
-        (refusal.reason.as_str(), refusal.class),
-        (reasons::CONNECTION_LOST, FailureClass::Temporary),
-        "{refusal:?}"
-    );
+    ended.assert_connection_lost();
     assert_no_backup_is_left(&bucket);
 }
 
