@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use age::x25519;
+use bech32::FromBase32 as _;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{invalid, key_ref};
@@ -42,6 +43,13 @@ pub fn plan(encryption: &Encryption, field: &str) -> Result<EncryptionPlan, Refu
             invalid(&field, "is no X25519 public key of age")
                 .hint("Give what age-keygen prints as \"public key\"; it begins with age1 and has 62 characters.")
         })?;
+        if is_low_order(text) {
+            return Err(invalid(
+                &field,
+                "is a point of low order: what is encrypted to it, everybody can read",
+            )
+            .hint("Make a key with age-keygen and give what it prints as \"public key\"."));
+        }
         sorted.insert(recipient.to_string());
     }
     if sorted.is_empty() {
@@ -57,6 +65,14 @@ pub fn plan(encryption: &Encryption, field: &str) -> Result<EncryptionPlan, Refu
     Ok(EncryptionPlan {
         recipients: sorted.into_iter().collect(),
     })
+}
+
+/// Whether every secret that is shared with this public key is zero (RFC 7748, section 6.1), which age ends the process
+/// for.
+fn is_low_order(recipient: &str) -> bool {
+    let decoded = bech32::decode(recipient).and_then(|(_, data, _)| Vec::<u8>::from_base32(&data));
+    let point = decoded.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    point.is_none_or(|point| x25519_dalek::x25519([1; 32], point) == [0; 32])
 }
 
 /// Validates where the identity is. It has a Secret of its own: pods that make backups mount the Secret of the storage
@@ -118,6 +134,24 @@ mod tests {
             ]
             .join("\n")
         );
+    }
+
+    #[test]
+    fn points_of_low_order_are_refused() {
+        use bech32::{ToBase32 as _, Variant};
+        let mut one = [0; 32];
+        one[0] = 1;
+        // p - 1, where p = 2^255 - 19
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for point in [[0; 32], one, minus_one] {
+            let text = bech32::encode("age", point.to_base32(), Variant::Bech32).unwrap();
+            let refusal = planned(&[ONE, &text]).unwrap_err();
+            assert!(
+                refusal.message.contains("recipients[1] is a point of low order"),
+                "{refusal}"
+            );
+        }
     }
 
     #[test]

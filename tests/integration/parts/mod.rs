@@ -27,7 +27,7 @@ pub use postgres::{Database, PASSWORD, PostgresServer, SUPERUSER, TlsMode, quote
 pub use process::not_as_root;
 pub use s3::S3Server;
 pub use schema::Schema;
-pub use toxiproxy::Toxiproxy;
+pub use toxiproxy::{Proxy, Toxiproxy};
 
 /// Every major version that the product supports as a server.
 pub const MAJORS: [u32; 7] = [12, 13, 14, 15, 16, 17, 18];

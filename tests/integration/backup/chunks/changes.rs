@@ -4,35 +4,66 @@ use std::time::Duration;
 
 use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::reassemble::restore;
 use super::{Objects, chunks, load_ranges};
-use crate::backup::{Request, in_bucket, in_folder, new_bucket, request, s3};
-use crate::parts::{Database, PostgresServer};
+use crate::backup::{Request, in_bucket_of, in_folder, new_bucket, request, s3};
+use crate::parts::{Database, PostgresServer, Proxy, Toxiproxy};
 
-/// Waits until rows have gone by and pg_dump, whose locks come first, has ended.
-async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
+/// A bucket behind a store so slow that a backup stands in the middle of its rows until the test lets it go on.
+struct SlowStore<'toxiproxy> {
+    bucket: String,
+    proxy: Proxy<'toxiproxy>,
+}
+
+impl<'toxiproxy> SlowStore<'toxiproxy> {
+    fn behind(toxiproxy: &'toxiproxy Toxiproxy) -> Self {
+        let proxy = toxiproxy.proxy(s3().port);
+        proxy.add_toxic("bandwidth", &["rate=10"], true); // kilobytes a second: a pack of chunks takes a minute
+        let bucket = new_bucket();
+        Self { bucket, proxy }
+    }
+
+    fn storage(&self) -> Value {
+        in_bucket_of(&format!("http://127.0.0.1:{}", self.proxy.port), &self.bucket)
+    }
+
+    fn lets_go_on(&self) {
+        tokio::task::block_in_place(|| self.proxy.remove_toxic("bandwidth"));
+    }
+}
+
+/// Waits until `sql` says true.
+async fn wait_until(source: &Database<'_>, sql: &str) {
     let client = source.server.connect(&source.name).await;
     let until = Instant::now() + Duration::from_mins(1);
+    while !client.query_one(sql, &[]).await.expect("looked").get::<_, bool>(0) {
+        assert!(Instant::now() < until, "it never came to {sql}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Rows to read, and a table that nobody locks but the session whose snapshot all read under, and pg_dump.
+fn load(source: &Database<'_>) {
+    load_ranges(source, "big", 48);
+    source.psql("CREATE UNLOGGED TABLE fleeting (id int)");
+}
+
+/// Waits until rows have gone by and pg_dump has ended.
+async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
     // It begins beside the rows: what waits for its tables before that makes the backup begin again.
-    let mut has_begun = false;
-    loop {
-        let rows = request
-            .context
-            .reporter
-            .status()
-            .progress
-            .map_or(0, |progress| progress.rows);
-        let sql =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pg_dump'";
-        let dumps: i64 = client.query_one(sql, &[]).await.expect("counted").get(0);
-        has_begun |= dumps > 0;
-        if has_begun && rows > 0 && dumps == 0 {
-            return;
-        }
-        assert!(Instant::now() < until, "the backup reads rows");
+    let holders = "(SELECT count(DISTINCT pid) FROM pg_locks WHERE granted AND relation = 'fleeting'::regclass)";
+    wait_until(source, &format!("SELECT {holders} = 2")).await;
+    wait_until(source, &format!("SELECT {holders} = 1")).await;
+    while request
+        .context
+        .reporter
+        .status()
+        .progress
+        .is_none_or(|progress| progress.rows == 0)
+    {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -41,15 +72,22 @@ async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
 async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     let server = PostgresServer::shared(major);
     let source = server.create_database("changing");
-    load_ranges(&source, "big", 48);
+    load(&source);
     let content = source.content();
-    let bucket = new_bucket();
-    let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let changer = server.connect(&source.name).await;
     let changing = async {
         rows_alone_are_read(&request, &source).await;
         let progress = request.context.reporter.status().progress.expect("progress");
-        changer.batch_execute(change).await.expect("changed");
+        let change = async { changer.batch_execute(change).await.expect("changed") };
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'big'::regclass)";
+        let going_on = async {
+            wait_until(&source, waits).await;
+            store.lets_go_on();
+        };
+        tokio::join!(change, going_on);
         progress.rows
     };
     let (ended, rows_before) = tokio::join!(request.run(), changing);
@@ -57,7 +95,7 @@ async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     let rows = 48 * 512 * 4 + 100;
     assert!(rows_before < rows, "the change came in the middle: {rows_before} rows");
     assert_eq!(source.psql(after), "t", "the change was made in the end");
-    let objects = Objects::of_bucket(&bucket);
+    let objects = Objects::of_bucket(&store.bucket);
     let manifest = objects.manifest(&request.snapshot());
     assert_eq!(manifest.databases[0].rows, rows);
     let target = server.create_database_with("restored", "TEMPLATE template0");
@@ -83,22 +121,24 @@ async fn a_rewrite_that_waits_for_the_tables_leaves_the_backup_whole() {
 async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
     let server = PostgresServer::shared(17);
     let source = server.create_database("lost_locks");
-    load_ranges(&source, "big", 48);
-    let bucket = new_bucket();
-    let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
+    load(&source);
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let changing = async {
         rows_alone_are_read(&request, &source).await;
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                    AND state = 'idle in transaction'; TRUNCATE big";
         let changer = server.connect(&source.name).await;
         changer.batch_execute(sql).await.expect("truncated");
+        store.lets_go_on();
     };
     let (ended, ()) = tokio::join!(request.run(), changing);
     let refusal = ended.refusal();
     assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
     let expected = [reasons::CONNECTION_LOST, reasons::DEFINITIONS_CHANGED];
     assert!(expected.contains(&refusal.reason.as_str()), "{refusal:?}");
-    let keys = s3().keys(&bucket);
+    let keys = s3().keys(&store.bucket);
     assert!(
         keys.iter()
             .all(|key| !key.contains("/snapshots/") && !key.contains("/locks/")),
