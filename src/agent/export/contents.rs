@@ -111,6 +111,7 @@ impl<'a> Contents<'a> {
         let mut toc = toc.clone();
         let at = position(&toc.entries);
         toc.entries.splice(at..at, entries);
+        toc.attach_indexes_in_turn();
         Ok(Self { toc, files, tables })
     }
 

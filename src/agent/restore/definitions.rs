@@ -116,6 +116,7 @@ impl Definitions {
             }
         }
         toc.remove(|entry| aside.contains(&entry.dump_id));
+        toc.attach_indexes_in_turn();
         add_needs(&mut needs, &toc, plan, database)?;
         if let Some(owner) = &owner {
             needs

@@ -6,6 +6,7 @@
 //! that nothing reads. Integers, timestamps and decoders come from `libpgdump`; its own reader needs UTF-8 texts and a
 //! file that it can seek in, so entries and blocks are read here.
 
+mod attach;
 mod blocks;
 mod compression;
 mod edit;
