@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::EXIT_USAGE;
 use super::outcome::with_sources;
-use super::repository::{StorageArguments, answer, identities};
+use super::repository::identities;
 use super::repository_text as text;
+use super::storage::{StorageArguments, answer};
 use crate::agent::export::{ExportRequest, export};
 use crate::agent::pod::stop_on_signal;
 use crate::plan::report::EXIT_DONE;

@@ -8,6 +8,7 @@ pub mod repository;
 mod repository_text;
 pub mod run;
 pub mod show;
+mod storage;
 
 use std::path::PathBuf;
 
@@ -48,11 +49,11 @@ enum Command {
     /// Runs the resources of a manifest here, without a cluster.
     Run(run::Arguments),
     /// Lists the backups of a storage.
-    Snapshots(repository::StorageArguments),
+    Snapshots(storage::StorageArguments),
     /// Checks the backups of a storage, and names what damage hurts.
     Check(repository::CheckArguments),
     /// Says what the chunks of a storage take.
-    Stats(repository::StorageArguments),
+    Stats(storage::StorageArguments),
     /// Deletes chunks that no backup of a storage needs.
     Prune(repository::PruneArguments),
     /// Writes a database of a backup as an archive that stock pg_restore reads.

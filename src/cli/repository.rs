@@ -7,43 +7,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use serde::Serialize;
 
-use super::EXIT_USAGE;
-use super::manifests::{Manifests, Resource};
-use super::outcome::{fail, print, with_sources};
 use super::repository_text as text;
-use super::run::snapshot_source;
-use crate::agent::pod::stop_on_signal;
+use super::storage::{StorageArguments, answer};
 use crate::api::reasons;
+use crate::plan::Refusal;
 use crate::plan::report::{EXIT_DONE, EXIT_PERMANENT};
-use crate::plan::storage::{Place, StoragePlan};
-use crate::plan::{Refusal, storage};
+use crate::store::Store;
 use crate::store::encryption::Identities;
 use crate::store::repository::{self, CheckLevel, PruneOptions, Repository};
-use crate::store::{self, Store};
-
-/// Which storage, and how the answer is printed.
-#[derive(Clone, Debug, clap::Args)]
-pub struct StorageArguments {
-    /// YAML file with a PgBackup, or a PgRestore and the PgBackup that it names: its storage is meant. Secrets and
-    /// ConfigMaps may stand in the same file or in another file of its folder.
-    #[arg(short = 'f', long = "filename")]
-    file: PathBuf,
-    /// How the answer is printed.
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-}
-
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON document.
-    Json,
-}
 
 /// Arguments of `pgrescue check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -152,49 +124,6 @@ pub async fn prune(arguments: &PruneArguments) -> i32 {
         Ok((text::prune(&report, options.dry_run), report, EXIT_DONE))
     })
     .await
-}
-
-/// Opens the storage, asks, and prints the answer. Returns the exit code.
-pub(super) async fn answer<T: Serialize>(
-    arguments: &StorageArguments,
-    question: impl AsyncFnOnce(Arc<dyn Store>) -> Result<(String, T, i32), Refusal>,
-) -> i32 {
-    let manifests = match Manifests::read(&arguments.file) {
-        Ok(manifests) => manifests,
-        Err(error) => {
-            eprintln!("error: {}", with_sources(&error));
-            return EXIT_USAGE;
-        }
-    };
-    let stop = stop_on_signal();
-    let asked = async {
-        let plan = storage_of(&manifests)?;
-        let store = store::open(&plan, &manifests.references).await?;
-        question(store).await
-    };
-    let result = tokio::select! {
-        result = asked => result,
-        () = stop.cancelled() => Err(Refusal::interrupted()),
-    };
-    match result {
-        Ok((text, value, code)) => {
-            let printed = match arguments.output {
-                Format::Text => print(&text),
-                Format::Json => print(&format!("{}\n", serde_json::json!(value))),
-            };
-            if code == EXIT_DONE { printed } else { code }
-        }
-        Err(refusal) => fail(refusal),
-    }
-}
-
-/// The storage of the first resource of the file.
-fn storage_of(manifests: &Manifests) -> Result<StoragePlan, Refusal> {
-    match manifests.resources.first() {
-        Some(Resource::Backup(backup)) => storage::plan(&backup.spec.storage, Place::Local, "spec.storage"),
-        Some(Resource::Restore(restore)) => Ok(snapshot_source(restore, &manifests.backups)?.storage),
-        None => Err(Refusal::permanent(reasons::INVALID_SPEC, "The file names no storage.")),
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use super::pg_restore;
 use super::resume::{self, Stage};
 use crate::plan::Refusal;
 
-/// Memory for building indexes that all connections share, in KiB. A server with more set for each keeps that.
-const MAINTENANCE_KIB: u64 = 256 * 1024;
+/// Memory for building indexes that all connections share, in KiB: twice the server's `shared_buffers`, which says how
+/// large a server it is, within these bounds. A server with more set for each connection keeps that.
+const LEAST_KIB: u64 = 256 * 1024;
+const MOST_KIB: u64 = 1024 * 1024;
 
 /// Builds what stands on the rows.
 pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
@@ -15,16 +17,17 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
         resume::note(attempt, Stage::PostDataBegun).await?;
     }
     let jobs = attempt.steps.jobs;
-    let wanted = MAINTENANCE_KIB / u64::from(jobs.max(1));
     let session = attempt.target.connect().await?;
     let row = session
         .query_one(
-            "SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'",
+            "SELECT pg_size_bytes(current_setting('maintenance_work_mem')) / 1024, \
+                    pg_size_bytes(current_setting('shared_buffers')) / 1024",
             &[],
         )
         .await
         .map_err(|error| session.refusal(&error, "reading maintenance_work_mem", None))?;
-    let set = u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+    let [set, buffers] = [0, 1].map(|column| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default());
+    let wanted = (2 * buffers).clamp(LEAST_KIB, MOST_KIB) / u64::from(jobs.max(1));
     let settings = attempt
         .target
         .settings()
