@@ -17,8 +17,11 @@ use crate::machine;
 use crate::parts::{self, Database, NEWEST_CLIENT, S3Server};
 use crate::site::Site;
 
-/// `parallelism` of the backups, and `jobs` of the restores.
+/// `parallelism` of the backups.
 const PARALLELISM: u8 = 4;
+
+/// `jobs` of the restores, of which the server does nearly all: one for each of two cores.
+const JOBS: u8 = 2;
 
 /// Sizes up to this are measured more often.
 const SMALL_GIGABYTES: u32 = 2;

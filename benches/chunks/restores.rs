@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::backups::{seconds, show};
-use super::{Case, PARALLELISM, Worst};
+use super::{Case, JOBS, Worst};
 use crate::measured::Run;
 use crate::parts::NEWEST_CLIENT;
 use crate::site::STOCK_BUCKET;
@@ -24,7 +24,7 @@ pub fn measure(case: &Case<'_>, worst: &mut Worst) {
         let name = "restore, pg_restore -j2";
         two.push(restored(case, name, round, |case| stock(case, &best("2"))));
         ours.push(restored(case, "restore, pgrescue", round, |case| {
-            case.site.restore("restored", &json!({"jobs": PARALLELISM}))
+            case.site.restore("restored", &json!({"jobs": JOBS}))
         }));
         let name = "restore, pg_restore -j4";
         four.push(restored(case, name, round, |case| stock(case, &best("4"))));

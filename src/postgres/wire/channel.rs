@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use postgres_protocol::message::backend::{NOTICE_RESPONSE_TAG, NOTIFICATION_RESPONSE_TAG, PARAMETER_STATUS_TAG};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,16 +12,6 @@ use super::HEADER;
 
 /// A whole read of the socket: rows of COPY come in bulk.
 const CAPACITY: usize = 256 * 1024;
-
-/// A read that brought less than this came too early.
-const SHORT_READ: usize = 64 * 1024;
-
-/// So many short reads in a row are a stream that is slower than its reader.
-const SHORT_READS: u32 = 3;
-
-/// How long more is waited for then. The server sends 8 KiB at a time (`PQ_SEND_BUFFER_SIZE` in pqcomm.c), and to wake
-/// a reader for each of them costs both sides more than the bytes do.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// A socket, with or without TLS.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -38,8 +27,6 @@ pub(super) struct Channel {
     end: usize,
     /// Bytes to come that nobody wants.
     unwanted: usize,
-    /// Short reads of [`Channel::fill_in_bulk`] in a row.
-    short_reads: u32,
 }
 
 impl Channel {
@@ -50,7 +37,6 @@ impl Channel {
             start: 0,
             end: 0,
             unwanted: 0,
-            short_reads: 0,
         }
     }
 
@@ -93,22 +79,6 @@ impl Channel {
     /// Receives what comes; only where some of it is unwanted, it may be nothing.
     pub(super) async fn fill(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_fill(context)).await
-    }
-
-    /// Receives what comes of a long stream, in large pieces rather than at once.
-    pub(super) async fn fill_in_bulk(&mut self) -> io::Result<()> {
-        if self.short_reads >= SHORT_READS {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let left = self.received().len();
-        self.fill().await?;
-        let is_short = self.received().len().saturating_sub(left) < SHORT_READ;
-        self.short_reads = if is_short {
-            self.short_reads.saturating_add(1)
-        } else {
-            0
-        };
-        Ok(())
     }
 
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -61,7 +61,7 @@ impl<'a> CopyOut<'a> {
             channel.consume(used);
             match step {
                 Step::Full => break,
-                Step::Starved => channel.fill_in_bulk().await.map_err(WireError::Lost)?,
+                Step::Starved => channel.fill().await.map_err(WireError::Lost)?,
                 // Rows may follow a notice.
                 Step::Message if channel.skip_notice() => {}
                 Step::Message => self.read_message().await?,
