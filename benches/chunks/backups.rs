@@ -68,23 +68,39 @@ pub fn measure_changes(case: &Case<'_>, worst: &mut Worst) {
     };
     let (run, repeat) = again();
     show("backup, nothing changed", 1, &run, None);
-    touch(case, "generate_series(blocks / 3, blocks / 3 + blocks / 100 - 1)");
+    // A row that is updated moves to wherever there is room, and touches a block more; a deleted one touches its own.
+    touch(
+        case,
+        DELETE,
+        "generate_series(blocks / 3, blocks / 3 + blocks / 100 - 1)",
+    );
     let (_, in_one_stretch) = again();
-    touch(case, "generate_series(50, blocks - 1, 100)");
+    touch(
+        case,
+        UPDATE,
+        "generate_series(blocks * 2 / 3, blocks * 2 / 3 + blocks / 100 - 1)",
+    );
+    let (_, moved) = again();
+    touch(case, UPDATE, "generate_series(50, blocks - 1, 100)");
     let (_, at_random) = again();
     println!(
-        "bytes sent, of the first backup's {} MB: nothing changed {repeat:.4}; 1% of the blocks of mixed touched in \
-         one stretch {in_one_stretch:.4}, spread over the table {at_random:.4}",
+        "bytes sent, of the first backup's {} MB: nothing changed {repeat:.4}; a row of each of 1% of the blocks of \
+         mixed deleted in one stretch {in_one_stretch:.4}, updated in one stretch {moved:.4}, updated all over the \
+         table {at_random:.4}",
         first / 1_000_000
     );
     worst.note("backup.repeat_bytes", repeat);
     worst.note("backup.touched_bytes", in_one_stretch);
 }
 
-/// Updates one row in each of these blocks of the table with most of the bytes.
-fn touch(case: &Case<'_>, blocks: &str) {
+const DELETE: &str = "DELETE FROM mixed";
+
+const UPDATE: &str = "UPDATE mixed SET price = price + 1";
+
+/// Changes one row in each of these blocks of the table with most of the bytes.
+fn touch(case: &Case<'_>, change: &str, blocks: &str) {
     let touched = case.database.psql(&format!(
-        "WITH touched AS (UPDATE mixed SET price = price + 1 WHERE ctid = ANY (ARRAY(
+        "WITH touched AS ({change} WHERE ctid = ANY (ARRAY(
              SELECT format('(%s,1)', block)::tid
              FROM (SELECT pg_relation_size('mixed')::int8 / 8192 AS blocks) AS size, {blocks} AS block)) RETURNING 1)
          SELECT count(*) FROM touched"
