@@ -51,16 +51,16 @@ struct Which {
 #[derive(Clone, Debug, clap::Args)]
 struct S3Arguments {
     /// Prefix of every key.
-    #[arg(long, requires = "bucket")]
+    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
     prefix: Option<String>,
     /// Region of the bucket.
-    #[arg(long, requires = "bucket")]
+    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
     region: Option<String>,
     /// URL of an S3 server other than AWS.
-    #[arg(long, requires = "bucket")]
+    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
     endpoint: Option<String>,
     /// Addresses the bucket in the path of the URL instead of the host name.
-    #[arg(long, requires = "bucket")]
+    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
     force_path_style: bool,
 }
 
