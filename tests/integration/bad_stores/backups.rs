@@ -198,6 +198,7 @@ async fn chunks_that_lost_their_end_are_stored_again_by_the_next_backup() {
     let mut tables: Vec<_> = hurts.iter().flat_map(|hurt| hurt.tables.clone()).collect();
     tables.sort();
     let name = &source().name;
-    let expected = ["large_0", "large_1", "large_2", "large_3", "other"];
-    assert_eq!(tables, expected.map(|table| format!("{name}.public.{table}")));
+    // Either of the two small ones comes last, as their workers have it.
+    let hurt = |last| ["large_0", "large_1", "large_2", "large_3", last].map(|table| format!("{name}.public.{table}"));
+    assert!(tables == hurt("other") || tables == hurt("small"), "{tables:?}");
 }
