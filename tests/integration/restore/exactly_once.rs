@@ -28,7 +28,8 @@ fn the_same_request_applied_again_changes_nothing() {
     let before = target.content();
     // The resource was deleted and created anew: another UID, the same spec.
     let mut again = Request::into(&snapshot, &target);
-    again.uid = "another".into();
+    // Not that of another test: a run ends the sessions of its earlier attempts, on the whole server.
+    again.uid = format!("another than {}", again.uid);
     let finished = again.succeed();
     assert_eq!(finished.done.outcome, Outcome::AlreadyApplied);
     before.assert_same(&target.content());
@@ -99,7 +100,7 @@ fn what_another_run_left_unfinished_is_not_touched() {
     let target = server.reserve_database("left");
     left_behind(server, &snapshot, &target);
     let mut other = Request::into(&snapshot, &target);
-    other.uid = "another".into();
+    other.uid = format!("another than {}", other.uid);
     let failed = other.fail();
     assert_eq!(failed.refusal.reason, reasons::TARGET_NOT_EMPTY);
     assert!(failed.refusal.message.contains("unfinished"), "{failed:?}");
@@ -129,7 +130,7 @@ fn the_clean_up_drops_what_the_run_made_and_nothing_else() {
         left_behind(server, &snapshot, &target);
         let request = Request::into(&snapshot, &target);
         let mut other = Request::into(&snapshot, &target);
-        other.uid = "another".into();
+        other.uid = format!("another than {}", other.uid);
         clean_up(&other, named.then_some(target.name.as_str()));
         assert_eq!(target.psql("SELECT count(*) FROM customer"), "50");
         let message = clean_up(&request, named.then_some(target.name.as_str()));
