@@ -49,18 +49,19 @@ struct Which {
 
 /// How the bucket is reached.
 #[derive(Clone, Debug, clap::Args)]
+#[group(multiple = true, requires = "bucket", conflicts_with_all = ["file", "folder"])]
 struct S3Arguments {
     /// Prefix of every key.
-    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
+    #[arg(long)]
     prefix: Option<String>,
     /// Region of the bucket.
-    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
+    #[arg(long)]
     region: Option<String>,
     /// URL of an S3 server other than AWS.
-    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
+    #[arg(long)]
     endpoint: Option<String>,
     /// Addresses the bucket in the path of the URL instead of the host name.
-    #[arg(long, requires = "bucket", conflicts_with_all = ["file", "folder"])]
+    #[arg(long)]
     force_path_style: bool,
 }
 

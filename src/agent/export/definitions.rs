@@ -1,7 +1,7 @@
 //! The types of a backup in the temporary server: from the archive's table of contents, by stock `pg_restore`, and no more
 //! of it than the columns of binary rows need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pg_query::protobuf::{ConstrType, ParseResult};
 use pg_query::{DeparseOptions, NodeEnum, ParserOptions};
@@ -52,20 +52,9 @@ pub(super) async fn restore(
 
 /// The table of contents with schemas, and what these tables need, themselves left out.
 fn types(toc: &Toc, tables: &BTreeSet<u32>) -> Toc {
-    let entries: BTreeMap<i32, &TocEntry> = toc.entries.iter().map(|entry| (entry.dump_id, entry)).collect();
-    let is_table = |entry: &TocEntry| entry.description == "TABLE" && tables.contains(&entry.catalog_oid);
-    let mut needed = BTreeSet::new();
-    let mut open: Vec<i32> = toc
-        .entries
-        .iter()
-        .filter(|entry| is_table(entry))
-        .flat_map(|entry| entry.dependencies.iter().copied())
-        .collect();
-    while let Some(dump_id) = open.pop() {
-        if let Some(entry) = entries.get(&dump_id).filter(|_| needed.insert(dump_id)) {
-            open.extend(&entry.dependencies);
-        }
-    }
+    let is_table = |entry: &&TocEntry| entry.description == "TABLE" && tables.contains(&entry.catalog_oid);
+    let of_tables = toc.entries.iter().filter(is_table);
+    let needed = toc.needed(of_tables.flat_map(|entry| entry.dependencies.iter().copied()));
     let mut types = toc.clone();
     types.remove(|entry| {
         let is_setting = SETTINGS.iter().any(|setting| entry.description == **setting);

@@ -1,6 +1,6 @@
 //! The order in which `pg_restore --jobs` attaches the indexes of partitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::entry::Section;
 use super::toc::Toc;
@@ -16,22 +16,14 @@ impl Toc {
     /// know this (`identify_locking_dependencies` in `pg_backup_archiver.c`): now and then it ended in a deadlock or left
     /// the index of a root invalid, seen with 12.
     pub fn attach_indexes_in_turn(&mut self) {
-        let attached: Vec<i32> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.description == ATTACH)
-            .map(|entry| entry.dump_id)
-            .collect();
-        let Some(last) = attached.last().copied() else {
+        let attaching = || self.entries.iter().filter(|entry| entry.description == ATTACH);
+        let Some(last) = attaching().next_back().map(|entry| entry.dump_id) else {
             return;
         };
-        let needed = self.needed_by(&attached);
-        let indexes: BTreeSet<i32> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.description == ATTACH)
+        let indexes: BTreeSet<i32> = attaching()
             .flat_map(|entry| entry.dependencies.iter().copied())
             .collect();
+        let needed = self.needed(indexes.iter().copied());
         let mut before = None;
         for entry in &mut self.entries {
             if entry.description == ATTACH {
@@ -48,31 +40,15 @@ impl Toc {
             }
         }
     }
-
-    /// What `wanted` depends on, directly or not, and `wanted` itself.
-    fn needed_by(&self, wanted: &[i32]) -> BTreeSet<i32> {
-        let dependencies: BTreeMap<i32, &[i32]> = self
-            .entries
-            .iter()
-            .map(|entry| (entry.dump_id, entry.dependencies.as_slice()))
-            .collect();
-        let mut needed = BTreeSet::new();
-        let mut open = wanted.to_vec();
-        while let Some(id) = open.pop() {
-            if needed.insert(id) {
-                open.extend(dependencies.get(&id).copied().unwrap_or_default());
-            }
-        }
-        needed
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::TocEntry;
     use super::super::sample::{entry, toc};
     use super::*;
 
-    fn post(number: i32, description: &str, dependencies: &[i32]) -> super::super::TocEntry {
+    fn post(number: i32, description: &str, dependencies: &[i32]) -> TocEntry {
         let mut entry = entry(number, description, "x", "SELECT 1;\n").needs(dependencies);
         entry.section = Section::PostData;
         entry

@@ -64,6 +64,20 @@ impl Toc {
         Some(number)
     }
 
+    /// These entries, and what they depend on, directly or not.
+    #[must_use]
+    pub fn needed(&self, dump_ids: impl IntoIterator<Item = i32>) -> BTreeSet<i32> {
+        let entries: BTreeMap<i32, &TocEntry> = self.entries.iter().map(|entry| (entry.dump_id, entry)).collect();
+        let mut needed = BTreeSet::new();
+        let mut open: Vec<i32> = dump_ids.into_iter().collect();
+        while let Some(dump_id) = open.pop() {
+            if let Some(entry) = entries.get(&dump_id).filter(|_| needed.insert(dump_id)) {
+                open.extend(&entry.dependencies);
+            }
+        }
+        needed
+    }
+
     /// Encoding of every text of the archive, as `SET client_encoding` of its first entry names it.
     #[must_use]
     pub fn encoding(&self) -> Option<&str> {

@@ -57,13 +57,17 @@ async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
     let holders = "(SELECT count(DISTINCT pid) FROM pg_locks WHERE granted AND relation = 'fleeting'::regclass)";
     wait_until(source, &format!("SELECT {holders} = 2")).await;
     wait_until(source, &format!("SELECT {holders} = 1")).await;
-    while request
-        .context
-        .reporter
-        .status()
-        .progress
-        .is_none_or(|progress| progress.rows == 0)
-    {
+    let until = Instant::now() + Duration::from_mins(1);
+    let rows = || {
+        request
+            .context
+            .reporter
+            .status()
+            .progress
+            .map_or(0, |progress| progress.rows)
+    };
+    while rows() == 0 {
+        assert!(Instant::now() < until, "the backup reads rows");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
