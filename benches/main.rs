@@ -25,6 +25,9 @@ use std::process::ExitCode;
 
 use figures::Figure;
 
+/// Times of servers are to be times of disks too.
+const DATA_IN_MEMORY: bool = false;
+
 /// Takes the figures of a group.
 type Measure = fn() -> Vec<Figure>;
 

@@ -10,6 +10,7 @@ mod refusals;
 mod retries;
 mod round_trip;
 mod secrets;
+mod slow_store;
 
 use std::io::Write as _;
 use std::path::Path;

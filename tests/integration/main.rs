@@ -32,3 +32,6 @@ mod stock_round_trip;
 mod store;
 mod whole;
 mod wire;
+
+/// The data folders of servers: see `parts::process::new_folder_in_memory`.
+const DATA_IN_MEMORY: bool = true;

@@ -1,12 +1,11 @@
 //! Servers and stores that fail in the middle: no manifest, no orphan part, and the reason.
 
-use std::time::Duration;
-
 use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
 use serde_json::json;
 
-use super::{Ended, Request, in_bucket, in_bucket_of, new_bucket, request, request_as, s3};
+use super::slow_store::SlowStore;
+use super::{in_bucket, new_bucket, request, request_as, s3};
 use crate::parts::{Database, PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
 
 /// Rows enough that a dump is under way for a while and an upload has several parts.
@@ -15,19 +14,6 @@ fn load_much(database: &Database<'_>) {
         "CREATE TABLE much AS SELECT i, (SELECT string_agg(md5(i || '/' || j), '') FROM generate_series(1, 30) j) AS body \
          FROM generate_series(1, 60000) i",
     );
-}
-
-/// Does `fault` as soon as rows have gone by.
-pub async fn with_fault(request: &Request, fault: impl FnOnce()) -> Ended {
-    let reporter = request.context.reporter.clone();
-    let in_the_middle = async move {
-        while reporter.status().progress.is_none_or(|progress| progress.rows < 1000) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        fault();
-    };
-    let (ended, ()) = tokio::join!(request.run(), in_the_middle);
-    ended
 }
 
 fn assert_nothing_left(bucket: &str) {
@@ -40,15 +26,12 @@ async fn a_server_that_is_killed_fails_the_backup_as_temporary() {
     let server = PostgresServer::start(17);
     let source = server.create_database("killed");
     load_much(&source);
-    let bucket = new_bucket();
-    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), || {
-        server.signal("KILL");
-    })
-    .await;
-    let refusal = ended.refusal();
-    assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
-    assert_eq!(refusal.reason, reasons::CONNECTION_LOST, "{refusal:?}");
-    assert_nothing_left(&bucket);
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), json!({}));
+    let ended = store.with_fault(&request, || server.signal("KILL")).await;
+    ended.assert_connection_lost();
+    assert_nothing_left(&store.bucket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,18 +41,18 @@ async fn a_connection_that_is_cut_fails_the_backup_as_temporary() {
     load_much(&source);
     let toxiproxy = Toxiproxy::start();
     let proxy = toxiproxy.proxy(server.port);
-    let bucket = new_bucket();
+    let store = SlowStore::behind(&toxiproxy);
     let proxied = request_as(
         SUPERUSER,
         PASSWORD,
         proxy.port,
         &source.name,
-        in_bucket(&bucket),
+        store.storage(),
         json!({}),
     );
-    let ended = with_fault(&proxied, || proxy.toggle()).await;
+    let ended = store.with_fault(&proxied, || proxy.toggle()).await;
     ended.assert_connection_lost();
-    assert_nothing_left(&bucket);
+    assert_nothing_left(&store.bucket);
     proxy.toggle();
     assert_eq!(proxied.again().run().await.artifact().rows, 60_000);
 }
@@ -79,18 +62,23 @@ async fn a_session_of_pg_dump_that_is_ended_fails_the_backup_as_temporary() {
     let server = PostgresServer::shared(15);
     let source = server.create_database("ended");
     load_much(&source);
-    let bucket = new_bucket();
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
     let end = || {
-        source.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'");
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND query LIKE 'COPY %'";
+        assert_eq!(source.psql(sql), "t");
     };
-    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), end).await;
+    let ended = store
+        .with_fault(&request(&source, store.storage(), json!({})), end)
+        .await;
     let refusal = ended.refusal();
     assert_eq!(
         (refusal.reason.as_str(), refusal.class),
         (reasons::DUMP_FAILED, FailureClass::Temporary),
         "{refusal:?}"
     );
-    assert_nothing_left(&bucket);
+    assert_nothing_left(&store.bucket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +86,8 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
     let server = PostgresServer::shared(18);
     let source = server.create_database("exporter");
     load_much(&source);
-    let bucket = new_bucket();
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
     let end = || {
         // Its transaction is the oldest of the clients'. It may be at one of its looks at the server, so not idle.
         let ended = source.psql(
@@ -109,9 +98,11 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
         );
         assert_eq!(ended, "t");
     };
-    let ended = with_fault(&request(&source, in_bucket(&bucket), json!({})), end).await;
+    let ended = store
+        .with_fault(&request(&source, store.storage(), json!({})), end)
+        .await;
     ended.assert_connection_lost();
-    assert_nothing_left(&bucket);
+    assert_nothing_left(&store.bucket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,17 +110,19 @@ async fn a_store_that_goes_away_fails_the_backup_without_a_manifest() {
     let source = PostgresServer::shared(17).create_database("away");
     load_much(&source);
     let toxiproxy = Toxiproxy::start();
-    let proxy = toxiproxy.proxy(s3().port);
-    let bucket = new_bucket();
-    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
-    let request = request(&source, in_bucket_of(&endpoint, &bucket), json!({}));
-    let ended = with_fault(&request, || proxy.toggle()).await;
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), json!({}));
+    let ended = store.with_fault(&request, || store.proxy.toggle()).await;
     assert_eq!(ended.refusal().class, FailureClass::Temporary, "{:?}", ended.refusal());
-    assert!(s3().keys(&bucket).iter().all(|key| !key.ends_with("manifest.json")));
+    assert!(
+        s3().keys(&store.bucket)
+            .iter()
+            .all(|key| !key.ends_with("manifest.json"))
+    );
     // The next attempt, with the store back, removes what could not be removed.
-    proxy.toggle();
+    store.proxy.toggle();
     request.again().run().await.artifact();
-    assert_eq!(s3().orphan_parts(&bucket).len(), 0);
+    assert_eq!(s3().orphan_parts(&store.bucket).len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,36 +4,14 @@ use std::time::Duration;
 
 use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::reassemble::restore;
 use super::{Objects, chunks, load_ranges};
-use crate::backup::{Request, in_bucket_of, in_folder, new_bucket, request, s3};
-use crate::parts::{Database, PostgresServer, Proxy, Toxiproxy};
-
-/// A bucket behind a store so slow that a backup stands in the middle of its rows until the test lets it go on.
-struct SlowStore<'toxiproxy> {
-    bucket: String,
-    proxy: Proxy<'toxiproxy>,
-}
-
-impl<'toxiproxy> SlowStore<'toxiproxy> {
-    fn behind(toxiproxy: &'toxiproxy Toxiproxy) -> Self {
-        let proxy = toxiproxy.proxy(s3().port);
-        proxy.add_toxic("bandwidth", &["rate=10"], true); // kilobytes a second: a pack of chunks takes a minute
-        let bucket = new_bucket();
-        Self { bucket, proxy }
-    }
-
-    fn storage(&self) -> Value {
-        in_bucket_of(&format!("http://127.0.0.1:{}", self.proxy.port), &self.bucket)
-    }
-
-    fn lets_go_on(&self) {
-        tokio::task::block_in_place(|| self.proxy.remove_toxic("bandwidth"));
-    }
-}
+use crate::backup::slow_store::{SlowStore, rows_so_far};
+use crate::backup::{Request, in_folder, request, s3};
+use crate::parts::{Database, PostgresServer, Toxiproxy};
 
 /// Waits until `sql` says true.
 async fn wait_until(source: &Database<'_>, sql: &str) {
@@ -58,15 +36,7 @@ async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
     wait_until(source, &format!("SELECT {holders} = 2")).await;
     wait_until(source, &format!("SELECT {holders} = 1")).await;
     let until = Instant::now() + Duration::from_mins(1);
-    let rows = || {
-        request
-            .context
-            .reporter
-            .status()
-            .progress
-            .map_or(0, |progress| progress.rows)
-    };
-    while rows() == 0 {
+    while rows_so_far(request) == 0 {
         assert!(Instant::now() < until, "the backup reads rows");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

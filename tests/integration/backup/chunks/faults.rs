@@ -7,8 +7,8 @@ use pgrescue::api::status::FailureClass;
 use serde_json::json;
 
 use super::{chunks, load_ranges};
-use crate::backup::faults::with_fault;
-use crate::backup::{in_bucket, in_bucket_of, new_bucket, request, request_as, s3};
+use crate::backup::slow_store::SlowStore;
+use crate::backup::{request, request_as, s3};
 use crate::parts::{PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
 
 /// Chunks may stay: the next backup uses them, or a prune takes them.
@@ -27,11 +27,12 @@ async fn a_server_that_is_killed_fails_the_backup_of_chunks_as_temporary() {
     let server = PostgresServer::start(17);
     let source = server.create_database("killed");
     load_ranges(&source, "big", 40);
-    let bucket = new_bucket();
-    let request = request(&source, in_bucket(&bucket), chunks(json!({})));
-    let ended = with_fault(&request, || server.signal("KILL")).await;
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({})));
+    let ended = store.with_fault(&request, || server.signal("KILL")).await;
     ended.assert_connection_lost();
-    assert_no_backup_is_left(&bucket);
+    assert_no_backup_is_left(&store.bucket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,12 +42,18 @@ async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt
     load_ranges(&source, "big", 40);
     let toxiproxy = Toxiproxy::start();
     let proxy = toxiproxy.proxy(server.port);
-    let bucket = new_bucket();
+    let store = SlowStore::behind(&toxiproxy);
     let more = chunks(json!({"parallelism": 2}));
-    let proxied = request_as(SUPERUSER, PASSWORD, proxy.port, &source.name, in_bucket(&bucket), more);
-    let ended = with_fault(&proxied, || proxy.toggle()).await;
-    ended.assert_connection_lost();
-    assert_no_backup_is_left(&bucket);
+    let proxied = request_as(SUPERUSER, PASSWORD, proxy.port, &source.name, store.storage(), more);
+    let ended = store.with_fault(&proxied, || proxy.toggle()).await;
+    // A session that is still to be opened is refused.
+    let refusal = ended.refusal();
+    assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
+    assert!(
+        [reasons::CONNECTION_LOST, reasons::CONNECTION_REFUSED].contains(&refusal.reason.as_str()),
+        "{refusal:?}"
+    );
+    assert_no_backup_is_left(&store.bucket);
     proxy.toggle();
     let artifact = proxied.again().run().await.artifact().clone();
     assert_eq!(artifact.rows, 40 * 512 * 4 + 100);
@@ -56,8 +63,9 @@ async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt
 async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
     let source = PostgresServer::shared(15).create_database("ended");
     load_ranges(&source, "big", 40);
-    let bucket = new_bucket();
-    let request = request(&source, in_bucket(&bucket), chunks(json!({"parallelism": 1})));
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let end = || {
         // Between two of its statements there is nothing to end.
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -67,9 +75,9 @@ async fn a_worker_whose_session_is_ended_fails_the_backup_as_temporary() {
             assert!(std::time::Instant::now() < until, "a worker copies");
         }
     };
-    let ended = with_fault(&request, end).await;
+    let ended = store.with_fault(&request, end).await;
     ended.assert_connection_lost();
-    assert_no_backup_is_left(&bucket);
+    assert_no_backup_is_left(&store.bucket);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,31 +85,34 @@ async fn a_store_that_goes_away_leaves_no_manifest_beside_the_chunks() {
     let source = PostgresServer::shared(18).create_database("away");
     load_ranges(&source, "big", 40);
     let toxiproxy = Toxiproxy::start();
-    let proxy = toxiproxy.proxy(s3().port);
-    let bucket = new_bucket();
-    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
-    let request = request(&source, in_bucket_of(&endpoint, &bucket), chunks(json!({})));
-    let ended = with_fault(&request, || proxy.toggle()).await;
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({})));
+    let ended = store.with_fault(&request, || store.proxy.toggle()).await;
     assert_eq!(ended.refusal().class, FailureClass::Temporary, "{:?}", ended.refusal());
-    assert!(s3().keys(&bucket).iter().all(|key| !key.ends_with("manifest.json")));
-    proxy.toggle();
+    assert!(
+        s3().keys(&store.bucket)
+            .iter()
+            .all(|key| !key.ends_with("manifest.json"))
+    );
+    store.proxy.toggle();
     assert_eq!(request.again().run().await.artifact().rows, 40 * 512 * 4 + 100);
-    assert_eq!(s3().orphan_parts(&bucket).len(), 0);
+    assert_eq!(s3().orphan_parts(&store.bucket).len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_told_to_stop_leaves_no_lock_on_the_server_or_in_the_repository() {
     let source = PostgresServer::shared(14).create_database("stopped");
     load_ranges(&source, "big", 40);
-    let bucket = new_bucket();
-    let request = request(&source, in_bucket(&bucket), chunks(json!({})));
-    let ended = with_fault(&request, || request.context.stop.cancel()).await;
+    let toxiproxy = Toxiproxy::start();
+    let store = SlowStore::behind(&toxiproxy);
+    let request = request(&source, store.storage(), chunks(json!({})));
+    let ended = store.with_fault(&request, || request.context.stop.cancel()).await;
     let refusal = ended.refusal();
     assert_eq!(
         (refusal.reason.as_str(), refusal.class),
         (reasons::INTERRUPTED, FailureClass::Interrupted)
     );
-    assert_no_backup_is_left(&bucket);
+    assert_no_backup_is_left(&store.bucket);
     let locks = "SELECT count(*) FROM pg_locks WHERE relation = 'big'::regclass";
     let until = std::time::Instant::now() + Duration::from_secs(20);
     while source.psql(locks) != "0" {
