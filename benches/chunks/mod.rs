@@ -1,7 +1,8 @@
 //! Group `chunks`: backups with rows as chunks, and restores of them, beside the stock tools.
 //!
-//! `BENCH_MAJORS` and `BENCH_GIGABYTES` choose servers and sizes for a shorter run, such as `18` and `2`. A figure is
-//! the worst of all servers and sizes.
+//! `BENCH_MAJORS` and `BENCH_GIGABYTES` choose servers and sizes for a shorter run, such as `18` and `2`, and
+//! `BENCH_PARTS` some of `backup`, `restore`, `link`, `changes` and `scaling`. A figure is the worst of all servers and
+//! sizes.
 
 mod backups;
 mod link;
@@ -84,20 +85,26 @@ pub fn measure() -> Vec<Figure> {
                 database: &database,
                 rounds: if gigabytes > SMALL_GIGABYTES { 1 } else { 3 },
             };
-            peaks.push(backups::measure(&case, &mut worst));
-            restores::measure(&case, &mut worst);
+            if is_wanted("backup") {
+                peaks.push(backups::measure(&case, &mut worst));
+            }
+            if is_wanted("restore") {
+                restores::measure(&case, &mut worst);
+            }
             // One server and one size are enough for what the link bounds.
-            if (Some(&major), Some(&gigabytes)) == (majors.last(), sizes.last()) {
+            if is_wanted("link") && (Some(&major), Some(&gigabytes)) == (majors.last(), sizes.last()) {
                 figures.push(link::measure(&database));
             }
-            backups::measure_changes(&case, &mut worst);
+            if is_wanted("changes") {
+                backups::measure_changes(&case, &mut worst);
+            }
         }
         if let (Some(smallest), Some(largest)) = (peaks.first(), peaks.last())
             && peaks.len() > 1
         {
             worst.note("agent.peak_growth", largest / smallest);
         }
-        if Some(&major) == majors.last() {
+        if is_wanted("scaling") && Some(&major) == majors.last() {
             let (database, _) = database::fill(&server, Contents::one_large_table(SMALL_GIGABYTES));
             worst.note("backup.scaling", scaling::measure(&site, &database));
         }
@@ -119,6 +126,10 @@ pub fn measure() -> Vec<Figure> {
             .filter_map(|(name, unit, goal)| worst.figure(name, unit, goal)),
     );
     figures
+}
+
+fn is_wanted(part: &str) -> bool {
+    std::env::var("BENCH_PARTS").map_or(true, |parts| parts.split_whitespace().any(|it| it == part))
 }
 
 fn clients(major: u32) -> String {

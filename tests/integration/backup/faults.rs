@@ -4,7 +4,7 @@ use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
 use serde_json::json;
 
-use super::slow_store::SlowStore;
+use super::slow_store::{SlowStore, assert_no_orphan_parts, assert_server_gone};
 use super::{in_bucket, new_bucket, request, request_as, s3};
 use crate::parts::{Database, PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
 
@@ -16,9 +16,9 @@ fn load_much(database: &Database<'_>) {
     );
 }
 
-fn assert_nothing_left(bucket: &str) {
+async fn assert_nothing_left(bucket: &str) {
     assert_eq!(s3().keys(bucket), Vec::<String>::new());
-    assert_eq!(s3().orphan_parts(bucket).len(), 0);
+    assert_no_orphan_parts(bucket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,8 +30,8 @@ async fn a_server_that_is_killed_fails_the_backup_as_temporary() {
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), json!({}));
     let ended = store.with_fault(&request, || server.signal("KILL")).await;
-    ended.assert_connection_lost();
-    assert_nothing_left(&store.bucket);
+    assert_server_gone(&ended);
+    assert_nothing_left(&store.bucket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,8 +51,8 @@ async fn a_connection_that_is_cut_fails_the_backup_as_temporary() {
         json!({}),
     );
     let ended = store.with_fault(&proxied, || proxy.toggle()).await;
-    ended.assert_connection_lost();
-    assert_nothing_left(&store.bucket);
+    assert_server_gone(&ended);
+    assert_nothing_left(&store.bucket).await;
     proxy.toggle();
     assert_eq!(proxied.again().run().await.artifact().rows, 60_000);
 }
@@ -78,7 +78,7 @@ async fn a_session_of_pg_dump_that_is_ended_fails_the_backup_as_temporary() {
         (reasons::DUMP_FAILED, FailureClass::Temporary),
         "{refusal:?}"
     );
-    assert_nothing_left(&store.bucket);
+    assert_nothing_left(&store.bucket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +102,7 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
         .with_fault(&request(&source, store.storage(), json!({})), end)
         .await;
     ended.assert_connection_lost();
-    assert_nothing_left(&store.bucket);
+    assert_nothing_left(&store.bucket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +122,7 @@ async fn a_store_that_goes_away_fails_the_backup_without_a_manifest() {
     // The next attempt, with the store back, removes what could not be removed.
     store.proxy.toggle();
     request.again().run().await.artifact();
-    assert_eq!(s3().orphan_parts(&store.bucket).len(), 0);
+    assert_no_orphan_parts(&store.bucket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +147,7 @@ async fn a_definition_change_that_holds_its_lock_is_named() {
         refusal.message.contains("migration") && refusal.message.contains("purchase"),
         "{refusal:?}"
     );
-    assert_nothing_left(&bucket);
+    assert_nothing_left(&bucket).await;
     other.batch_execute("COMMIT").await.expect("committed");
     assert_eq!(request.again().run().await.artifact().rows, 1100);
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgrescue::api::reasons;
+use pgrescue::api::status::FailureClass;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -43,6 +45,24 @@ impl<'toxiproxy> SlowStore<'toxiproxy> {
         };
         let (ended, ()) = tokio::join!(request.run(), in_the_middle);
         ended
+    }
+}
+
+/// The server went away, and another attempt may help.
+pub fn assert_server_gone(ended: &Ended) {
+    let refusal = ended.refusal();
+    assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
+    // A session that was still to be opened is refused.
+    let reasons = [reasons::CONNECTION_LOST, reasons::CONNECTION_REFUSED];
+    assert!(reasons.contains(&refusal.reason.as_str()), "{refusal:?}");
+}
+
+/// The store takes a part for one that was not sent whole when the connection ends, which it may see a moment later.
+pub async fn assert_no_orphan_parts(bucket: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while let orphans @ [_, ..] = s3().orphan_parts(bucket).as_slice() {
+        assert!(Instant::now() < until, "{orphans:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
