@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(10);
 
 /// How often a process is looked at.
-const PERIOD: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(20);
 
 /// How long something took, and what it needed.
 #[derive(Clone, Copy, Debug, Default)]

@@ -234,6 +234,11 @@ impl Attempt<'_> {
         self.settings.pinned_to(endpoint).with_database(self.database)
     }
 
+    /// The host as it was given, whose name the server's certificate must have.
+    pub(in crate::postgres) fn host(&self) -> &str {
+        &self.endpoint.host
+    }
+
     /// Host and port, for messages.
     pub(in crate::postgres) fn endpoint(&self) -> String {
         self.endpoint.to_string()

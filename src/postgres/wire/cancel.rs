@@ -1,10 +1,12 @@
 //! Cancelling a statement, over a connection of its own (manual, "Canceling Requests in Progress").
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::tls::MakeTlsConnect;
 
 use super::lend::WithoutTls;
 use crate::postgres::connection::ConnectionError;
@@ -26,8 +28,12 @@ pub struct CancelToken {
 /// How the session's server is reached.
 #[derive(Clone)]
 pub(super) enum Route {
-    Tcp,
-    Tls(Connector),
+    Tcp(SocketAddr),
+    Tls {
+        address: SocketAddr,
+        host: String,
+        connector: Connector,
+    },
     Socket(PathBuf),
 }
 
@@ -48,8 +54,20 @@ impl CancelToken {
             source,
         };
         let sent = match &self.route {
-            Route::Tcp => self.token.cancel_query(WithoutTls).await,
-            Route::Tls(connector) => self.token.cancel_query(connector.clone()).await,
+            Route::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                self.token.cancel_query_raw(stream, WithoutTls).await
+            }
+            Route::Tls {
+                address,
+                host,
+                connector,
+            } => {
+                let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector.clone(), host);
+                let tls = tls.map_err(|error| unreachable(io::Error::other(error)))?;
+                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                self.token.cancel_query_raw(stream, tls).await
+            }
             Route::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unreachable)?;
                 self.token.cancel_query_raw(stream, WithoutTls).await

@@ -1,18 +1,21 @@
-//! The login: tokio-postgres finds the server, agrees on TLS and authenticates, as it does for [`Session`].
+//! The login: tokio-postgres agrees on TLS and authenticates, as it does for [`Session`].
 //!
 //! [`Session`]: crate::postgres::connection::Session
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::UnixStream;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config};
 
 use super::WireSession;
 use super::cancel::{CancelToken, Route};
 use super::channel::Channel;
 use super::lend::{Lender, WithoutTls};
+use super::socket::BulkSocket;
 use crate::postgres::connection::{Attempt, ConnectionError, Login, SessionKind};
 use crate::postgres::tls::Connector;
 
@@ -33,15 +36,30 @@ impl Login for WireSession {
             let (client, _) = config.connect_raw(stream, lender.clone()).await.map_err(failed)?;
             return session(attempt, lender.take_back(), &client, Route::Socket(path));
         }
-        let (client, _) = config.connect(lender.clone()).await.map_err(failed)?;
-        session(attempt, lender.take_back(), &client, Route::Tcp)
+        let address = address(attempt, &config)?;
+        let stream = BulkSocket::connect(address, &config).await;
+        let stream = stream.map_err(|source| attempt.unreachable(source))?;
+        let (client, _) = config.connect_raw(stream, lender.clone()).await.map_err(failed)?;
+        session(attempt, lender.take_back(), &client, Route::Tcp(address))
     }
 
     async fn encrypted(attempt: &Attempt<'_>, connector: Connector) -> Result<Self, ConnectionError> {
-        let lender = Lender::new(connector.clone());
-        let connected = attempt.encrypted_config().connect(lender.clone()).await;
+        let config = attempt.encrypted_config();
+        let mut lender = Lender::new(connector.clone());
+        let address = address(attempt, &config)?;
+        let host = attempt.host();
+        let tls = MakeTlsConnect::<BulkSocket>::make_tls_connect(&mut lender, host);
+        let tls = tls.map_err(|error| attempt.unreachable(io::Error::other(error)))?;
+        let stream = BulkSocket::connect(address, &config).await;
+        let stream = stream.map_err(|source| attempt.unreachable(source))?;
+        let connected = config.connect_raw(stream, tls).await;
         let (client, _) = connected.map_err(|error| attempt.error(error, Some(&connector)))?;
-        session(attempt, lender.take_back(), &client, Route::Tls(connector))
+        let route = Route::Tls {
+            address,
+            host: host.to_owned(),
+            connector,
+        };
+        session(attempt, lender.take_back(), &client, route)
     }
 
     async fn is_of_kind(&mut self, wanted: SessionKind) -> Result<bool, ConnectionError> {
@@ -71,6 +89,13 @@ fn session(
         token: client.cancel_token(),
     };
     Ok(WireSession::new(channel, cancel))
+}
+
+/// Where the server listens on TCP.
+fn address(attempt: &Attempt<'_>, config: &Config) -> Result<SocketAddr, ConnectionError> {
+    let address = config.get_hostaddrs().first().zip(config.get_ports().first());
+    let (address, port) = address.ok_or_else(|| attempt.unreachable(io::ErrorKind::AddrNotAvailable.into()))?;
+    Ok(SocketAddr::new(*address, *port))
 }
 
 /// The path of the Unix socket, where the server is reached by one (manual, "host").

@@ -9,6 +9,7 @@ mod error;
 mod lend;
 mod login;
 mod rows;
+mod socket;
 
 use bytes::BytesMut;
 use postgres_protocol::message::backend::{Header, Message};
