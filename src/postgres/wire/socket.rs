@@ -169,3 +169,78 @@ impl AsyncWrite for BulkSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (BulkSocket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = Config::new();
+        let (ours, theirs) = tokio::join!(BulkSocket::connect(address, &config), listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn bulk_is_waited_for_by_the_clock_and_what_comes_seldom_by_readiness() {
+        let (mut ours, mut theirs) = pair().await;
+        theirs.write_all(b"few").await.unwrap();
+        ours.read_exact(&mut [0; 3]).await.unwrap();
+        assert!(matches!(ours.waiting, Waiting::ByReadiness(_)));
+        let bulk: Vec<u8> = (0..10_000_000_u32).map(|number| number.to_be_bytes()[2]).collect();
+        let mut received = vec![0; bulk.len()];
+        let mut was_by_clock = false;
+        let reading = async {
+            for piece in received.chunks_mut(64 * 1024) {
+                ours.read_exact(piece).await.unwrap();
+                was_by_clock |= matches!(ours.waiting, Waiting::ByClock(_));
+            }
+        };
+        let (sent, ()) = tokio::join!(theirs.write_all(&bulk), reading);
+        sent.unwrap();
+        assert!(received == bulk);
+        assert!(was_by_clock);
+        // Both ways go on by the clock, and again by readiness.
+        let mut answer = [0; 5];
+        ours.write_all(b"query").await.unwrap();
+        theirs.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"query");
+        let late = async {
+            sleep(Duration::from_millis(100)).await; // longer than all looks take
+            theirs.write_all(b"reply").await.unwrap();
+        };
+        let ((), read) = tokio::join!(late, ours.read_exact(&mut answer));
+        read.unwrap();
+        assert_eq!(&answer, b"reply");
+        assert!(matches!(ours.waiting, Waiting::ByReadiness(_)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_in_the_middle_of_bulk_ends_the_reading() {
+        let (mut ours, mut theirs) = pair().await;
+        let ending = async move {
+            theirs.write_all(&vec![1; 1_000_000]).await.unwrap();
+            sleep(Duration::from_millis(3)).await; // while the clock is waited for
+        };
+        let mut received = Vec::new();
+        let ((), read) = tokio::join!(ending, ours.read_to_end(&mut received));
+        assert_eq!(read.unwrap(), 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn more_than_the_other_side_takes_at_once_is_written_as_it_takes_it() {
+        let (mut ours, mut theirs) = pair().await;
+        ours.by_clock().unwrap();
+        let bulk = vec![7; 10_000_000];
+        let mut received = vec![0; bulk.len()];
+        let (sent, read) = tokio::join!(ours.write_all(&bulk), theirs.read_exact(&mut received));
+        (sent.unwrap(), read.unwrap());
+        assert!(received == bulk);
+        ours.shutdown().await.unwrap();
+        assert_eq!(theirs.read(&mut received).await.unwrap(), 0);
+    }
+}

@@ -76,7 +76,7 @@ async fn session(room: usize, answers: Vec<Vec<u8>>) -> (WireSession, tokio::tas
     let (client, _) = config.connect_raw(ours, lender.clone()).await.unwrap();
     let cancel = CancelToken {
         endpoint: "a test".into(),
-        route: Route::Tcp,
+        route: Route::Tcp(([127, 0, 0, 1], 1).into()),
         token: client.cancel_token(),
     };
     (WireSession::new(lender.take_back().unwrap(), cancel), server)
