@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::manifest::artifact_of;
 use crate::agent::Context;
 use crate::api::reasons;
@@ -16,6 +19,9 @@ use crate::store::{self, Store, StoreError, layout};
 
 /// Time for removing what a failed backup stored, within the 30 s that Kubernetes gives a pod to end.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Requests for the sizes of objects that are under way at once.
+const REQUESTS: usize = 8;
 
 /// What a store has of a snapshot.
 pub(super) enum Existing {
@@ -54,18 +60,22 @@ pub(super) async fn find(store: &dyn Store, run: &Run, snapshot: &str) -> Result
 
 /// What is wrong with the objects of a manifest; `None` where each has its size.
 pub(super) async fn check_objects(store: &dyn Store, manifest: &Manifest) -> Result<Option<String>, StoreError> {
-    for object in &manifest.objects {
-        let found = store.stat(&object.key).await?;
-        match found {
-            Some(found) if found.size == object.size => {}
-            Some(found) => {
-                let sizes = format!("has {} bytes where {} were stored", found.size, object.size);
-                return Ok(Some(format!("the object {} {sizes}", object.key)));
-            }
-            None => return Ok(Some(format!("the object {} is missing", object.key))),
+    let (damage, damage_of_chunks) = tokio::try_join!(check_sizes(store, manifest), check_chunks(store, manifest))?;
+    Ok(damage.or(damage_of_chunks))
+}
+
+async fn check_sizes(store: &dyn Store, manifest: &Manifest) -> Result<Option<String>, StoreError> {
+    let objects = stream::iter(&manifest.objects);
+    let sizes = objects.map(|object| async move { Ok::<_, StoreError>((object, store.stat(&object.key).await?)) });
+    let sizes: Vec<_> = sizes.buffered(REQUESTS).try_collect().await?;
+    Ok(sizes.into_iter().find_map(|(object, found)| match found {
+        Some(found) if found.size == object.size => None,
+        Some(found) => {
+            let sizes = format!("has {} bytes where {} were stored", found.size, object.size);
+            Some(format!("the object {} {sizes}", object.key))
         }
-    }
-    check_chunks(store, manifest).await
+        None => Some(format!("the object {} is missing", object.key)),
+    }))
 }
 
 /// The objects of chunks are too many to ask for one by one: they are listed.
@@ -80,15 +90,8 @@ async fn check_chunks(store: &dyn Store, manifest: &Manifest) -> Result<Option<S
         .map(|key| key.find('/').map_or(*key, |slash| &key[..=slash]))
         .collect();
     let mut sizes: HashMap<String, u64> = HashMap::new();
-    for folder in folders {
-        sizes.extend(
-            store
-                .list(folder)
-                .await?
-                .into_iter()
-                .map(|object| (object.key, object.size)),
-        );
-    }
+    let lists = try_join_all(folders.into_iter().map(|folder| store.list(folder))).await?;
+    sizes.extend(lists.into_iter().flatten().map(|object| (object.key, object.size)));
     for (key, end) in ends {
         match sizes.get(key) {
             Some(size) if *size >= end => {}

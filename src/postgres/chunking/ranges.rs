@@ -10,6 +10,9 @@ const LARGE_TABLE_BYTES: u64 = 16 << 30;
 /// Bytes of heap in one range of such a table.
 const LARGE_RANGE_BYTES: u64 = 16 << 20;
 
+/// How many times its own weight of work one COPY leaves behind it, so that no worker is left alone with it at the end.
+const LEAD: u64 = 16;
+
 /// Heap blocks from `first` up to, not including, `end`; the last range of a table is open: rows that the snapshot sees
 /// are never behind the end of the file, but nothing has to rely on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,10 +46,23 @@ pub struct Unit {
     pub range: Option<BlockRange>,
     /// Blocks to read, those out of line among them.
     weight: u64,
+    /// Its number among the table's, from 1, and how many those are.
+    part: (u64, u64),
 }
 
-/// Every COPY that the tables need, the largest first, so that no worker is left alone with a large one at the end. Of
-/// equal ones those of a table follow each other. A heap without blocks has no rows and needs none.
+impl Unit {
+    /// When it is taken: after so much of the work, in blocks.
+    fn turn(&self, work: u64) -> u128 {
+        let latest = work.saturating_sub(self.weight.saturating_mul(LEAD));
+        let (number, count) = self.part;
+        u128::from(latest) * u128::from(number) / u128::from(count)
+    }
+}
+
+/// Every COPY that the tables need, in the order in which they are taken. What is large comes so early that no worker is
+/// left alone with it at the end, the largest first. The ranges of tables alternate, in the proportion of their numbers:
+/// some tables compress well and load the processors, others load the way to the store. What is small comes last. A
+/// heap without blocks has no rows and needs none.
 #[must_use]
 pub fn units(tables: &[TableSize]) -> Vec<Unit> {
     let mut units: Vec<Unit> = tables
@@ -54,7 +70,8 @@ pub fn units(tables: &[TableSize]) -> Vec<Unit> {
         .enumerate()
         .flat_map(|(at, size)| of_table(at, size))
         .collect();
-    units.sort_by_key(|unit| std::cmp::Reverse(unit.weight));
+    let work = units.iter().map(|unit| unit.weight).sum();
+    units.sort_by_key(|unit| (unit.turn(work), std::cmp::Reverse(unit.weight)));
     units
 }
 
@@ -69,6 +86,7 @@ fn of_table(table: usize, size: &TableSize) -> Vec<Unit> {
         table,
         range: None,
         weight: blocks + toast_blocks,
+        part: (1, 1),
     };
     if !ranges {
         return vec![whole];
@@ -90,6 +108,7 @@ fn of_table(table: usize, size: &TableSize) -> Vec<Unit> {
                     table,
                     range: Some(BlockRange { first, end }),
                     weight: end.unwrap_or(blocks) - first + toast_blocks / count,
+                    part: (number + 1, count),
                 }
             })
             .collect(),
@@ -165,6 +184,28 @@ mod tests {
             .map(|unit| unit.table)
             .collect();
         assert_eq!(order, [2, 1, 1, 3, 0]);
+    }
+
+    #[test]
+    fn ranges_of_tables_alternate_and_small_tables_come_last() {
+        let tables = [heap(7, 0), heap(40 * 512, 0), heap(20 * 512, 0), heap(500, 0)];
+        let order: Vec<usize> = units(&tables).iter().map(|unit| unit.table).collect();
+        let (ranges, small) = order.split_at(60);
+        assert!(ranges.chunks(3).all(|three| three == [1, 1, 2]), "{ranges:?}");
+        assert_eq!(small, [3, 0]);
+    }
+
+    #[test]
+    fn what_is_large_among_much_else_begins_early_enough() {
+        let mut tables = vec![heap(100 * 512, 0); 3];
+        tables.push(TableSize {
+            ranges: false,
+            ..heap(4000, 0)
+        });
+        let units = units(&tables);
+        let behind = units.iter().rev().take_while(|unit| unit.table != 3);
+        let behind: u64 = behind.map(|unit| unit.weight).sum();
+        assert!((LEAD * 4000..=(LEAD + 1) * 4000).contains(&behind), "{behind}");
     }
 
     proptest! {

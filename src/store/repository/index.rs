@@ -74,14 +74,14 @@ impl Index {
     /// the manifests.
     pub(super) async fn load(store: &dyn Store, condemned: &HashSet<KeyHash>) -> Result<Self, RepositoryError> {
         let mut index = Self::default();
-        for object in store.list(layout::CHUNKS).await? {
+        let (chunks, packs) = tokio::try_join!(store.list(layout::CHUNKS), store.list(layout::PACKS))?;
+        for object in chunks {
             if let Some((name, place)) = parse_chunk(&object)
                 && !condemned.contains(&KeyHash::of(&object.key))
             {
                 index.chunks.insert(name, Slot::Stored { place, used: false });
             }
         }
-        let packs = store.list(layout::PACKS).await?;
         let packs: HashMap<KeyHash, u64> = packs
             .iter()
             .map(|pack| (KeyHash::of(&pack.key), pack.size))

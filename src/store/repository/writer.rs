@@ -142,11 +142,14 @@ impl Writer {
     pub async fn assert_held(&self) -> Result<(), RepositoryError> {
         let lost = self.heartbeat().as_ref().is_none_or(Heartbeat::is_lost);
         let store = &*self.repository.store;
-        match lock::read(store, &self.lock_key).await? {
+        let manifest = layout::manifest(&self.snapshot);
+        let manifest = async { Ok(store.stat(&manifest).await?) };
+        let (lock, manifest) = tokio::try_join!(lock::read(store, &self.lock_key), manifest)?;
+        match lock {
             Some(lock) if !lost && !lock.ended => {}
             _ => return Err(self.lost("it is gone")),
         }
-        if store.stat(&layout::manifest(&self.snapshot)).await?.is_some() {
+        if manifest.is_some() {
             return Err(self.lost("the place of its manifest is taken"));
         }
         Ok(())

@@ -74,6 +74,7 @@ impl S3Server {
         fs::create_dir(folder.join("accounts")).expect("the folder is ours");
         vec![
             cache().join("bin/versitygw").display().to_string(),
+            "--keep-alive".to_owned(), // as S3 does
             "--port".to_owned(),
             listen.to_owned(),
             "--region".to_owned(),

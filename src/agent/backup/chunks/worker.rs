@@ -49,7 +49,7 @@ pub(super) struct Work {
     pub writer: Arc<Writer>,
     pub reporter: Reporter,
     pub tables: Arc<[ChunkedTable]>,
-    /// Every COPY, the largest first.
+    /// Every COPY, in the order in which they are taken.
     units: Vec<Unit>,
     /// Place of the next COPY that nobody has taken.
     next: AtomicUsize,
