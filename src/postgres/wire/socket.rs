@@ -238,7 +238,8 @@ mod tests {
         let bulk = vec![7; 10_000_000];
         let mut received = vec![0; bulk.len()];
         let (sent, read) = tokio::join!(ours.write_all(&bulk), theirs.read_exact(&mut received));
-        (sent.unwrap(), read.unwrap());
+        sent.unwrap();
+        read.unwrap();
         assert!(received == bulk);
         ours.shutdown().await.unwrap();
         assert_eq!(theirs.read(&mut received).await.unwrap(), 0);
