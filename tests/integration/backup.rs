@@ -192,6 +192,15 @@ impl Ended {
         );
     }
 
+    /// The server went away, and another attempt may help. A session that was still to be opened is refused.
+    #[track_caller]
+    pub fn assert_server_gone(&self) {
+        let refusal = self.refusal();
+        assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
+        let reasons = [reasons::CONNECTION_LOST, reasons::CONNECTION_REFUSED];
+        assert!(reasons.contains(&refusal.reason.as_str()), "{refusal:?}");
+    }
+
     #[track_caller]
     pub fn artifact(&self) -> &Artifact {
         match &self.result {

@@ -4,7 +4,7 @@ use pgrescue::api::reasons;
 use pgrescue::api::status::FailureClass;
 use serde_json::json;
 
-use super::slow_store::{SlowStore, assert_no_orphan_parts, assert_server_gone};
+use super::slow_store::{SlowStore, assert_no_orphan_parts};
 use super::{in_bucket, new_bucket, request, request_as, s3};
 use crate::parts::{Database, PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
 
@@ -29,8 +29,8 @@ async fn a_server_that_is_killed_fails_the_backup_as_temporary() {
     let toxiproxy = Toxiproxy::start();
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), json!({}));
-    let ended = store.with_fault(&request, || server.signal("KILL")).await;
-    assert_server_gone(&ended);
+    let ended = store.with_fault_while_slow(&request, || server.signal("KILL")).await;
+    ended.assert_server_gone();
     assert_nothing_left(&store.bucket).await;
 }
 
@@ -50,8 +50,8 @@ async fn a_connection_that_is_cut_fails_the_backup_as_temporary() {
         store.storage(),
         json!({}),
     );
-    let ended = store.with_fault(&proxied, || proxy.toggle()).await;
-    assert_server_gone(&ended);
+    let ended = store.with_fault_while_slow(&proxied, || proxy.toggle()).await;
+    ended.assert_server_gone();
     assert_nothing_left(&store.bucket).await;
     proxy.toggle();
     assert_eq!(proxied.again().run().await.artifact().rows, 60_000);
@@ -99,7 +99,7 @@ async fn an_exporter_that_is_ended_fails_the_backup_as_temporary() {
         assert_eq!(ended, "t");
     };
     let ended = store
-        .with_fault(&request(&source, store.storage(), json!({})), end)
+        .with_fault_while_slow(&request(&source, store.storage(), json!({})), end)
         .await;
     ended.assert_connection_lost();
     assert_nothing_left(&store.bucket).await;

@@ -7,7 +7,7 @@ use pgrescue::api::status::FailureClass;
 use serde_json::json;
 
 use super::{chunks, load_ranges};
-use crate::backup::slow_store::{SlowStore, assert_no_orphan_parts, assert_server_gone};
+use crate::backup::slow_store::{SlowStore, assert_no_orphan_parts};
 use crate::backup::{request, request_as, s3};
 use crate::parts::{PASSWORD, PostgresServer, SUPERUSER, Toxiproxy};
 
@@ -31,7 +31,7 @@ async fn a_server_that_is_killed_fails_the_backup_of_chunks_as_temporary() {
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), chunks(json!({})));
     let ended = store.with_fault(&request, || server.signal("KILL")).await;
-    assert_server_gone(&ended);
+    ended.assert_server_gone();
     assert_no_backup_is_left(&store.bucket).await;
 }
 
@@ -46,7 +46,7 @@ async fn connections_that_are_cut_fail_the_backup_of_chunks_and_the_next_attempt
     let more = chunks(json!({"parallelism": 2}));
     let proxied = request_as(SUPERUSER, PASSWORD, proxy.port, &source.name, store.storage(), more);
     let ended = store.with_fault(&proxied, || proxy.toggle()).await;
-    assert_server_gone(&ended);
+    ended.assert_server_gone();
     assert_no_backup_is_left(&store.bucket).await;
     proxy.toggle();
     let artifact = proxied.again().run().await.artifact().clone();
