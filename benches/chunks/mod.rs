@@ -27,6 +27,9 @@ const JOBS: u8 = 2;
 /// Sizes up to this are measured more often.
 const SMALL_GIGABYTES: u32 = 2;
 
+/// What `BENCH_PARTS` may name.
+const PARTS: [&str; 5] = ["backup", "restore", "link", "changes", "scaling"];
+
 /// The worst values so far.
 #[derive(Default)]
 struct Worst(BTreeMap<&'static str, f64>);
@@ -129,7 +132,11 @@ pub fn measure() -> Vec<Figure> {
 }
 
 fn is_wanted(part: &str) -> bool {
-    std::env::var("BENCH_PARTS").map_or(true, |parts| parts.split_whitespace().any(|it| it == part))
+    std::env::var("BENCH_PARTS").map_or(true, |parts| {
+        let unknown = parts.split_whitespace().find(|it| !PARTS.contains(it));
+        assert_eq!(unknown, None, "BENCH_PARTS: the parts are {}", PARTS.join(", "));
+        parts.split_whitespace().any(|it| it == part)
+    })
 }
 
 fn clients(major: u32) -> String {

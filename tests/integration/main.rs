@@ -33,5 +33,5 @@ mod store;
 mod whole;
 mod wire;
 
-/// The data folders of servers: see `parts::process::new_folder_in_memory`.
+/// The data folders of servers: see `parts::process::new_data_folder`.
 const DATA_IN_MEMORY: bool = true;

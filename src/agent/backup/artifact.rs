@@ -89,9 +89,9 @@ async fn check_chunks(store: &dyn Store, manifest: &Manifest) -> Result<Option<S
         .keys()
         .map(|key| key.find('/').map_or(*key, |slash| &key[..=slash]))
         .collect();
-    let mut sizes: HashMap<String, u64> = HashMap::new();
     let lists = try_join_all(folders.into_iter().map(|folder| store.list(folder))).await?;
-    sizes.extend(lists.into_iter().flatten().map(|object| (object.key, object.size)));
+    let objects = lists.into_iter().flatten();
+    let sizes: HashMap<String, u64> = objects.map(|object| (object.key, object.size)).collect();
     for (key, end) in ends {
         match sizes.get(key) {
             Some(size) if *size >= end => {}

@@ -36,9 +36,7 @@ impl Login for WireSession {
             let (client, _) = config.connect_raw(stream, lender.clone()).await.map_err(failed)?;
             return session(attempt, lender.take_back(), &client, Route::Socket(path));
         }
-        let address = address(attempt, &config)?;
-        let stream = BulkSocket::connect(address, &config).await;
-        let stream = stream.map_err(|source| attempt.unreachable(source))?;
+        let (stream, address) = connect(attempt, &config).await?;
         let (client, _) = config.connect_raw(stream, lender.clone()).await.map_err(failed)?;
         session(attempt, lender.take_back(), &client, Route::Tcp(address))
     }
@@ -46,12 +44,10 @@ impl Login for WireSession {
     async fn encrypted(attempt: &Attempt<'_>, connector: Connector) -> Result<Self, ConnectionError> {
         let config = attempt.encrypted_config();
         let mut lender = Lender::new(connector.clone());
-        let address = address(attempt, &config)?;
         let host = attempt.host();
         let tls = MakeTlsConnect::<BulkSocket>::make_tls_connect(&mut lender, host);
         let tls = tls.map_err(|error| attempt.unreachable(io::Error::other(error)))?;
-        let stream = BulkSocket::connect(address, &config).await;
-        let stream = stream.map_err(|source| attempt.unreachable(source))?;
+        let (stream, address) = connect(attempt, &config).await?;
         let connected = config.connect_raw(stream, tls).await;
         let (client, _) = connected.map_err(|error| attempt.error(error, Some(&connector)))?;
         let route = Route::Tls {
@@ -91,11 +87,13 @@ fn session(
     Ok(WireSession::new(channel, cancel))
 }
 
-/// Where the server listens on TCP.
-fn address(attempt: &Attempt<'_>, config: &Config) -> Result<SocketAddr, ConnectionError> {
+/// Connects by TCP; with the address that the server listens on.
+async fn connect(attempt: &Attempt<'_>, config: &Config) -> Result<(BulkSocket, SocketAddr), ConnectionError> {
     let address = config.get_hostaddrs().first().zip(config.get_ports().first());
     let (address, port) = address.ok_or_else(|| attempt.unreachable(io::ErrorKind::AddrNotAvailable.into()))?;
-    Ok(SocketAddr::new(*address, *port))
+    let address = SocketAddr::new(*address, *port);
+    let stream = BulkSocket::connect(address, config).await;
+    Ok((stream.map_err(|source| attempt.unreachable(source))?, address))
 }
 
 /// The path of the Unix socket, where the server is reached by one (manual, "host").

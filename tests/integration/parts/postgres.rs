@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::process::{ServerProcess, new_folder, new_folder_in_memory, not_as_root};
+use super::process::{ServerProcess, new_data_folder, new_folder, not_as_root};
 use super::{Certificates, MAJORS, NEWEST_CLIENT, cache, client_folder, install, network};
 
 pub const SUPERUSER: &str = "postgres";
@@ -77,12 +77,7 @@ impl Builder {
     }
 
     fn try_start(&self) -> Option<PostgresServer> {
-        let new_folder = if crate::DATA_IN_MEMORY {
-            new_folder_in_memory
-        } else {
-            new_folder
-        };
-        let folder = new_folder(&format!("pg{}", self.major));
+        let folder = new_data_folder(&format!("pg{}", self.major));
         let data = folder.join("data");
         copy_folder(&template(self.major, self.encoding), &data);
         let port = network::free_port();

@@ -32,9 +32,9 @@ pub fn new_folder(name: &str) -> PathBuf {
     new_folder_below(&std::env::temp_dir(), name)
 }
 
-/// In memory where the machine has much of it, or beside the others: on a disk, the file system's search for inodes
+/// The same for a server's data. In memory where the machine has much of it and no disk is to be measured: on a disk, the file system's search for inodes
 /// is a sixth of what tests cost that make hundreds of databases.
-pub fn new_folder_in_memory(name: &str) -> PathBuf {
+pub fn new_data_folder(name: &str) -> PathBuf {
     const MUCH: u64 = 16 << 30; // bytes
     static HAS_MUCH: LazyLock<bool> = LazyLock::new(|| {
         let in_memory = rustix::fs::statvfs(MEMORY).is_ok_and(|place| place.f_bavail * place.f_frsize >= MUCH);
@@ -44,7 +44,7 @@ pub fn new_folder_in_memory(name: &str) -> PathBuf {
         });
         in_memory && available.is_some_and(|kilobytes| kilobytes << 10 >= MUCH)
     });
-    if *HAS_MUCH {
+    if crate::DATA_IN_MEMORY && *HAS_MUCH {
         new_folder_below(Path::new(MEMORY), name)
     } else {
         new_folder(name)
