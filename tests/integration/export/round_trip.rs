@@ -18,7 +18,7 @@ fn assert_same(source: &Database<'_>, target: &Database<'_>) {
 async fn everything_is_exported(major: u32) {
     let server = PostgresServer::shared(major);
     let source = server.create_database("exported \"every\" 'thing'");
-    source.load_everything();
+    source.load_everything_for_parallel_pg_restore();
     let bucket = new_bucket();
     let folder = tempfile::tempdir().expect("a temporary folder");
     // Credentials are kept: a stripped mapping would be no difference of the export.
