@@ -32,11 +32,15 @@ impl Run {
     pub fn seconds(&self) -> f64 {
         self.wall.as_secs_f64()
     }
+
+    /// Processor time of everything that took part.
+    pub fn busy(&self) -> Duration {
+        self.cpu + self.children_cpu + self.server_cpu + self.store_cpu
+    }
 }
 
 impl fmt::Display for Run {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let busy = self.cpu + self.children_cpu + self.server_cpu + self.store_cpu;
         let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
         write!(
             formatter,
@@ -47,7 +51,7 @@ impl fmt::Display for Run {
             self.children_cpu.as_secs_f64(),
             self.server_cpu.as_secs_f64(),
             self.store_cpu.as_secs_f64(),
-            (cores * self.seconds() - busy.as_secs_f64()).max(0.0),
+            (cores * self.seconds() - self.busy().as_secs_f64()).max(0.0),
             self.peak_mib,
             self.child_peak_mib
         )

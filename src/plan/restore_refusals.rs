@@ -1,14 +1,15 @@
 //! The sentences in which a restore is refused, each with the condition that leads to it. Pure.
 
-use std::collections::BTreeSet;
+mod roles;
 
 use super::backup::Sections;
 use super::refusal::Refusal;
-use super::restore::{RestorePlan, check_target_database};
+use super::restore::check_target_database;
 use super::restore_findings::{EmptyDatabase, Findings, Foreign, Snapshot, SubscriptionAction};
 use crate::api::reasons;
-use crate::api::restore::Globals;
 use crate::api::status::FailureClass;
+use crate::postgres::quote::identifier;
+pub(super) use roles::of_roles;
 
 /// Oldest server that is supported.
 const OLDEST_SERVER: u32 = 12;
@@ -280,111 +281,6 @@ pub(super) fn of_extensions(findings: &Findings) -> Vec<Refusal> {
     vec![refusal.hint("Install them on the target server (SELECT * FROM pg_available_extensions shows what is there).")]
 }
 
-pub(super) fn of_roles(plan: &RestorePlan, findings: &Findings, made: &BTreeSet<String>) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    let server = &findings.server;
-    let needs = &findings.needs;
-    let missing: Vec<_> = needs
-        .owners
-        .iter()
-        .chain(needs.roles.iter().filter(|(role, _)| !needs.owners.contains_key(*role)))
-        .filter(|(role, _)| !server.roles.contains_key(*role) && !made.contains(*role))
-        .map(|(role, object)| format!("{role:?} ({object})"))
-        .collect();
-    if !missing.is_empty() {
-        refusals.push(
-            Refusal::permanent(
-                reasons::ROLE_MISSING,
-                format!("The target server does not have {}.", roles_of(&missing)),
-            )
-            .hint(hint_of_missing_roles(plan)),
-        );
-    }
-    let not_ours: Vec<_> = needs
-        .owners
-        .iter()
-        .filter(|(role, _)| server.roles.get(*role) == Some(&false))
-        .map(|(role, object)| format!("{role:?} ({object})"))
-        .collect();
-    if !not_ours.is_empty() {
-        refusals.push(
-            Refusal::permanent(
-                reasons::PERMISSION_DENIED,
-                format!(
-                    "The role {:?} may not give objects to {}.",
-                    server.role,
-                    roles_of(&not_ours)
-                ),
-            )
-            .hint(format!(
-                "Grant these roles to {:?}, name others in roleMapping, or set noOwner.",
-                server.role
-            )),
-        );
-    }
-    if !needs.other_grantors.is_empty() && !server.superuser {
-        let message = format!(
-            "The backup has grants that another role than the owner made, which only a superuser can repeat: {}.",
-            limited(&needs.other_grantors)
-        );
-        refusals.push(
-            Refusal::permanent(reasons::PERMISSION_DENIED, message)
-                .hint("Leave grants out with noPrivileges, or restore as a superuser."),
-        );
-    }
-    refusals.extend(of_making_roles(findings, made));
-    refusals
-}
-
-fn hint_of_missing_roles(plan: &RestorePlan) -> &'static str {
-    match plan.globals {
-        Globals::Skip => {
-            "Create them, set globals: Missing, name others in roleMapping, or leave owners and grants out with noOwner and noPrivileges."
-        }
-        Globals::Missing => {
-            "The backup does not describe them. Create them, name others in roleMapping, or leave owners and grants out with noOwner and noPrivileges."
-        }
-    }
-}
-
-fn of_making_roles(findings: &Findings, made: &BTreeSet<String>) -> Vec<Refusal> {
-    let server = &findings.server;
-    if made.is_empty() || server.superuser {
-        return Vec::new();
-    }
-    if !server.create_role {
-        let names: Vec<_> = made.iter().cloned().collect();
-        let message = format!(
-            "The role {:?} may not create roles, and globals: Missing asks for {}.",
-            server.role,
-            quoted_list(&names)
-        );
-        return vec![Refusal::permanent(reasons::PERMISSION_DENIED, message).hint(format!(
-            "As a superuser: ALTER ROLE {} CREATEROLE; or create the roles yourself.",
-            identifier(&server.role)
-        ))];
-    }
-    let privileged: Vec<_> = made
-        .iter()
-        .filter_map(|role| {
-            let known = findings.needs.known_roles.get(role)?;
-            (!known.privileged.is_empty()).then(|| format!("{role:?} ({})", known.privileged.join(", ")))
-        })
-        .collect();
-    if privileged.is_empty() {
-        return Vec::new();
-    }
-    let message = format!(
-        "Only a superuser may make {}, and {:?} is none.",
-        roles_of(&privileged),
-        server.role
-    );
-    vec![
-        Refusal::permanent(reasons::PERMISSION_DENIED, message)
-            .hint("Create these roles yourself, or name others in roleMapping."),
-    ]
-}
-
 pub(super) fn of_subscriptions(findings: &Findings, foreign: &Foreign) -> Vec<Refusal> {
     let restored: Vec<_> = foreign
         .subscriptions
@@ -412,24 +308,10 @@ pub(super) fn quoted_list(names: &[String]) -> String {
     limited(&quoted)
 }
 
-fn roles_of(descriptions: &[String]) -> String {
-    let noun = if descriptions.len() == 1 {
-        "the role"
-    } else {
-        "the roles"
-    };
-    format!("{noun} {}", limited(descriptions))
-}
-
 fn limited(texts: &[String]) -> String {
     let shown = texts[..texts.len().min(MOST_NAMES)].join(", ");
     match texts.len().saturating_sub(MOST_NAMES) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
-}
-
-/// A quoted identifier, for the SQL in a hint.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

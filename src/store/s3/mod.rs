@@ -3,6 +3,7 @@
 mod client;
 mod failure;
 mod lock;
+mod multipart;
 mod options;
 mod part_size;
 mod read;
@@ -330,7 +331,7 @@ impl Store for S3Store {
     }
 
     async fn abort_uploads(&self, prefix: &str) -> Result<usize, StoreError> {
-        upload::abort_all(&self.connection, prefix).await
+        multipart::abort_all(&self.connection, prefix).await
     }
 
     async fn check_access(&self, write: bool) -> Result<(), StoreError> {
@@ -339,7 +340,7 @@ impl Store for S3Store {
             if self.retention().is_some() {
                 lock::check_bucket(&self.connection).await?;
             }
-            upload::check_access(&self.connection).await?;
+            multipart::check_access(&self.connection).await?;
         }
         Ok(())
     }

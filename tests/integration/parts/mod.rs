@@ -6,6 +6,7 @@
 
 mod certificates;
 mod content;
+mod data_template;
 mod faulty;
 mod network;
 mod pgbouncer;

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::process::{ServerProcess, new_data_folder, new_folder, not_as_root};
+use super::data_template;
+use super::process::{ServerProcess, new_data_folder, not_as_root};
 use super::{Certificates, MAJORS, NEWEST_CLIENT, cache, client_folder, install, network};
 
 pub const SUPERUSER: &str = "postgres";
@@ -79,7 +80,7 @@ impl Builder {
     fn try_start(&self) -> Option<PostgresServer> {
         let folder = new_data_folder(&format!("pg{}", self.major));
         let data = folder.join("data");
-        copy_folder(&template(self.major, self.encoding), &data);
+        data_template::copy(self.major, self.encoding, &data);
         let port = network::free_port();
         self.configure(&data, port);
 
@@ -354,59 +355,4 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String, Stri
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
-}
-
-/// A data folder as initdb made it, kept for the next start.
-fn template(major: u32, encoding: &str) -> PathBuf {
-    let stamp = fs::read_to_string(cache().join(format!("stamps/pg{major}"))).expect("installed");
-    let template = cache().join(format!("data/{}-{encoding}", stamp.trim()));
-    if template.exists() {
-        return template;
-    }
-    let folder = new_folder(&format!("initdb{major}"));
-    let password = Certificates::write(PASSWORD, &folder.join("password"));
-    let installation = cache().join(format!("pg/{major}"));
-    let made = folder.join("data");
-    let initdb = not_as_root(&installation.join("bin/initdb"));
-    let output = Command::new(&initdb[0])
-        .args(&initdb[1..])
-        .args([
-            "-U",
-            SUPERUSER,
-            "-A",
-            "scram-sha-256",
-            "-E",
-            encoding,
-            "--locale=C",
-            "-N",
-        ])
-        .arg(format!("--pwfile={}", password.display()))
-        .arg("-D")
-        .arg(&made)
-        .env("LD_LIBRARY_PATH", installation.join("lib"))
-        .output()
-        .expect("initdb is installed");
-    assert!(
-        output.status.success(),
-        "initdb: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    fs::create_dir_all(cache().join("data")).expect("the cache is writable");
-    // Whoever comes first wins; the temporary folder may be on another file system.
-    let beside = cache().join(format!("data/.{}-{encoding}-{}", stamp.trim(), std::process::id()));
-    copy_folder(&made, &beside);
-    if fs::rename(&beside, &template).is_err() {
-        let _ = fs::remove_dir_all(&beside);
-    }
-    let _ = fs::remove_dir_all(&folder);
-    template
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    let status = Command::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .args([from, to])
-        .status()
-        .expect("cp is installed");
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
 }
