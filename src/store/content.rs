@@ -31,11 +31,61 @@ pub async fn put(store: &dyn Store, key: &str, content: Bytes) -> Result<StoredO
     upload.finish().await
 }
 
+/// As [`put`], of content whose SHA-256 is known, in hex.
+pub async fn put_hashed(
+    store: &dyn Store,
+    key: &str,
+    content: Bytes,
+    sha256: &str,
+) -> Result<StoredObject, StoreError> {
+    let mut upload = store.create(key).await?;
+    upload.set_sha256(sha256);
+    upload.write(content).await?;
+    upload.finish().await
+}
+
 /// Writes an object from memory where there is none yet; else `StoreError::ObjectExists`.
 pub async fn put_new(store: &dyn Store, key: &str, content: Bytes) -> Result<StoredObject, StoreError> {
     let mut upload = store.create_new(key).await?;
     upload.write(content).await?;
     upload.finish().await
+}
+
+/// SHA-256 of an object that is being written.
+#[derive(Debug)]
+pub(super) enum ObjectHash {
+    /// Of what went by.
+    Computed(Sha256),
+    /// In hex, as the caller said.
+    Known(String),
+}
+
+impl ObjectHash {
+    pub(super) fn new() -> Self {
+        Self::Computed(Sha256::new())
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        if let Self::Computed(hash) = self {
+            hash.update(bytes);
+        }
+    }
+
+    /// In hex, where the caller said it.
+    pub(super) fn known(&self) -> Option<&str> {
+        match self {
+            Self::Computed(_) => None,
+            Self::Known(sha256) => Some(sha256),
+        }
+    }
+
+    /// In hex.
+    pub(super) fn finish(&mut self) -> String {
+        match self {
+            Self::Computed(hash) => hex::encode(hash.finalize_reset()),
+            Self::Known(sha256) => std::mem::take(sha256),
+        }
+    }
 }
 
 /// The same bytes; the stream ends with `StoreError::ObjectChanged` unless size and SHA-256 of all of them are those

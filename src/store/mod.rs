@@ -24,7 +24,7 @@ use crate::api::storage::ObjectLockMode;
 use crate::plan::storage::StoragePlan;
 use crate::references::References;
 
-pub use content::{put, put_new, read_all, verified};
+pub use content::{put, put_hashed, put_new, read_all, verified};
 pub use error::StoreError;
 
 /// Opens the storage of a plan. Nothing is asked of the store yet: `Store::check_access` does that.
@@ -138,6 +138,10 @@ pub trait Store: Send + Sync {
 /// An object that is being written. One that is dropped is aborted in the background as far as the process lives on.
 #[async_trait]
 pub trait Upload: Send {
+    /// The SHA-256, in hex, of all that will be written, from a caller that knows it before the first write: it need not
+    /// be computed again.
+    fn set_sha256(&mut self, _sha256: &str) {}
+
     /// Appends bytes. After an error the upload can only be aborted.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 

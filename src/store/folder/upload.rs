@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::{FolderStore, failed, run_blocking};
+use crate::store::content::ObjectHash;
 use crate::store::key::UNFINISHED;
 use crate::store::{StoreError, StoredObject, Upload};
 
@@ -36,7 +36,7 @@ pub(super) struct FolderUpload {
     temporary: Temporary,
     replace: bool,
     size: u64,
-    sha256: Sha256,
+    sha256: ObjectHash,
 }
 
 impl FolderUpload {
@@ -57,13 +57,17 @@ impl FolderUpload {
             temporary: Temporary(Some(temporary)),
             replace,
             size: 0,
-            sha256: Sha256::new(),
+            sha256: ObjectHash::new(),
         }
     }
 }
 
 #[async_trait]
 impl Upload for FolderUpload {
+    fn set_sha256(&mut self, sha256: &str) {
+        self.sha256 = ObjectHash::Known(sha256.to_owned());
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.sha256.update(&bytes);
         self.size += bytes.len() as u64;
@@ -92,7 +96,7 @@ impl Upload for FolderUpload {
         Ok(StoredObject {
             key: self.key.clone(),
             size: self.size,
-            sha256: hex::encode(self.sha256.finalize_reset()),
+            sha256: self.sha256.finish(),
         })
     }
 

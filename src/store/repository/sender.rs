@@ -129,9 +129,10 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         let stored_bytes = bytes.len() as u64;
         let writer = hex::encode(shared.writer);
-        let key = layout::chunk(&name.to_string(), &hex::encode(sha256), stored_bytes, &writer);
+        let hash = hex::encode(sha256);
+        let key = layout::chunk(&name.to_string(), &hash, stored_bytes, &writer);
         self.spawn(async move {
-            if shared.send(&key, bytes).await {
+            if shared.send(&key, bytes, &hash).await {
                 guard(&shared.index).stored(name, stored_bytes, sha256, shared.writer);
             }
             drop(share);
@@ -148,7 +149,7 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
             let key = layout::pack(&sha256, &hex::encode(shared.writer));
-            if shared.send(&key, bytes).await {
+            if shared.send(&key, bytes, &sha256).await {
                 guard(&shared.index).stored_pack(key, &chunks);
             }
             drop(share);
@@ -230,10 +231,10 @@ impl Shared {
         guard(&self.failure).get_or_insert(refusal);
     }
 
-    /// Stores an object under a key that nobody else writes. `false` where it failed; the next call of a worker says
+    /// Stores an object with this SHA-256 under a key that nobody else writes. `false` where it failed; the next call of a worker says
     /// why.
-    async fn send(&self, key: &str, bytes: Vec<u8>) -> bool {
-        match store::put(&*self.repository.store, key, Bytes::from(bytes)).await {
+    async fn send(&self, key: &str, bytes: Vec<u8>, sha256: &str) -> bool {
+        match store::put_hashed(&*self.repository.store, key, Bytes::from(bytes), sha256).await {
             Ok(_) => true,
             Err(error) => {
                 self.fail(error.into());

@@ -2,6 +2,7 @@
 
 mod client;
 mod failure;
+mod known_payload;
 mod lock;
 mod multipart;
 mod options;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 
+use super::known_payload::KnownPayload;
 use super::multipart::{Multipart, encode};
 use super::{Connection, failure, part_size};
+use crate::store::content::ObjectHash;
 use crate::store::{StoreError, StoredObject, Upload};
 
 /// An object that is being written.
@@ -26,7 +27,7 @@ pub(super) struct S3Upload {
     /// Begun when the object does not fit one request.
     multipart: Option<Multipart>,
     size: u64,
-    sha256: Sha256,
+    sha256: ObjectHash,
     /// CRC-32 of all parts that are full.
     crc32: crc32fast::Hasher,
 }
@@ -41,7 +42,7 @@ impl S3Upload {
             filling: BytesMut::new(),
             multipart: None,
             size: 0,
-            sha256: Sha256::new(),
+            sha256: ObjectHash::new(),
             crc32: crc32fast::Hasher::new(),
         }
     }
@@ -106,6 +107,8 @@ impl S3Upload {
             .config_override(super::client::timeout_for(content.len() as u64));
         let request = if self.connection.is_tls() {
             request.disable_payload_signing()
+        } else if let Some(sha256) = self.sha256.known() {
+            request.interceptor(KnownPayload(sha256.to_owned()))
         } else {
             request
         };
@@ -161,6 +164,10 @@ impl S3Upload {
 
 #[async_trait]
 impl Upload for S3Upload {
+    fn set_sha256(&mut self, sha256: &str) {
+        self.sha256 = ObjectHash::Known(sha256.to_owned());
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.sha256.update(&bytes);
         let is_first = self.size == 0;
@@ -191,7 +198,7 @@ impl Upload for S3Upload {
         Ok(StoredObject {
             key: self.key.clone(),
             size: self.size,
-            sha256: hex::encode(self.sha256.finalize_reset()),
+            sha256: self.sha256.finish(),
         })
     }
 

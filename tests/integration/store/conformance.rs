@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use pgrescue::plan::storage::StoragePlan;
 use pgrescue::store::{self, Store, StoreError};
+use sha2::{Digest, Sha256};
 
 use super::{PART, PREFIX, assert_describes, content, good_secret, open, read, server};
 
@@ -64,6 +65,22 @@ async fn bytes_may_come_in_chunks_of_any_size() {
         let expected = [&content[..1], &content[..PART], &content[..3]].concat();
         assert_describes(&upload.finish().await.unwrap(), "other", &expected);
         assert!(read(&*store, "other").await.unwrap() == expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_object_whose_hash_is_known_is_stored_as_any_other() {
+    over_every_store(async |store| {
+        for size in [0, 10, 2 * PART + 1] {
+            let content = content(size);
+            let sha256 = hex::encode(Sha256::digest(&content));
+            let stored = store::put_hashed(&*store, "hashed", content.clone(), &sha256)
+                .await
+                .unwrap();
+            assert_describes(&stored, "hashed", &content);
+            assert!(read(&*store, "hashed").await.unwrap() == content, "{size}");
+        }
     })
     .await;
 }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::TryStreamExt;
 use pgrescue::store::error::Change;
 use pgrescue::store::{self, StoreError};
+use sha2::{Digest, Sha256};
 
 use super::{BUCKET, PART, PREFIX, assert_describes, content, open, read, server, unfinished_uploads};
 use crate::parts::{S3Server, Toxiproxy};
@@ -141,6 +142,19 @@ async fn an_object_damaged_on_the_disk_of_the_store_is_noticed() {
             .unwrap_err();
         assert!(matches!(error, StoreError::ObjectChanged { .. }), "{size}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_store_without_tls_holds_an_object_against_the_hash_that_is_known_of_it() {
+    let server = server();
+    let store = open(&server.endpoint).await;
+    let hash_of_another = hex::encode(Sha256::digest(b"another"));
+    let content = content(1000);
+    let error = store::put_hashed(&*store, "hashed", content, &hash_of_another)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::DamagedOnTheWay { .. }), "{error}");
+    assert_eq!(store.stat("hashed").await.unwrap().map(|object| object.size), None);
 }
 
 #[tokio::test]
