@@ -1,15 +1,30 @@
 //! Free ports on loopback, and what answers where.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A port that nothing listened on a moment ago. Another process may take it
-/// before the server does, so servers are started again on another one.
+/// Where servers listen: below the ports that the kernel gives to outgoing connections and to listeners without a wish
+/// (`ip_local_port_range`, from 32768), any of which could take a server's port as it starts, or answer in its place;
+/// and below the ports of Kubernetes' services.
+const PORTS: Range<u16> = 20_000..30_000;
+
+/// A port that nothing listened on a moment ago, and that this process has not given out for long. Another process may
+/// take it before the server does, so servers are started again on another one.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("loopback has a free port")
-        .port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Processes that run at the same time begin at different places.
+    let first = std::process::id().wrapping_mul(997);
+    for _ in PORTS {
+        let turn = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(turn).expect("there are fewer ports");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("loopback has no free port among {PORTS:?}");
 }
 
 /// Whether something accepts connections there.
