@@ -41,7 +41,6 @@ impl Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
         write!(
             formatter,
             "{:7.2} s; processors: itself {:.1} s, children {:.1} s, server {:.1} s, store {:.1} s, idle {:.1} s; \
@@ -51,11 +50,16 @@ impl fmt::Display for Run {
             self.children_cpu.as_secs_f64(),
             self.server_cpu.as_secs_f64(),
             self.store_cpu.as_secs_f64(),
-            (cores * self.seconds() - self.busy().as_secs_f64()).max(0.0),
+            (cores() * self.seconds() - self.busy().as_secs_f64()).max(0.0),
             self.peak_mib,
             self.child_peak_mib
         )
     }
+}
+
+/// Processors of this machine.
+pub fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
 }
 
 /// Runs a command to its end.

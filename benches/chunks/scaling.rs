@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::backups::{seconds, show};
 use crate::figures::median;
+use crate::measured::{Run, cores};
 use crate::parts::Database;
 use crate::site::{BUCKET, Site};
 
@@ -31,12 +32,8 @@ pub fn measure(site: &Site<'_>, database: &Database<'_>) -> f64 {
     }
     let ratio = seconds(&two) / seconds(&one);
     // No number of workers is faster than all cores at work without a pause.
-    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
-    let least = median(
-        one.iter()
-            .map(|run| run.busy().as_secs_f64() / cores / run.seconds())
-            .collect(),
-    );
+    let least = |run: &Run| run.busy().as_secs_f64() / cores() / run.seconds();
+    let least = median(one.iter().map(least).collect());
     println!("two workers take {ratio:.3} of the time of one; its processor time spread over all cores is {least:.3}");
     ratio
 }

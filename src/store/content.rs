@@ -5,7 +5,7 @@ use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::error::Change;
-use super::{ByteStream, Store, StoreError, StoredObject};
+use super::{ByteStream, Store, StoreError, StoredObject, Upload};
 
 /// Reads a whole small object into memory; more than `limit` bytes are an error.
 pub async fn read_all(store: &dyn Store, key: &str, limit: u64) -> Result<Bytes, StoreError> {
@@ -26,9 +26,7 @@ pub async fn read_all(store: &dyn Store, key: &str, limit: u64) -> Result<Bytes,
 
 /// Writes an object from memory, over one that may be there.
 pub async fn put(store: &dyn Store, key: &str, content: Bytes) -> Result<StoredObject, StoreError> {
-    let mut upload = store.create(key).await?;
-    upload.write(content).await?;
-    upload.finish().await
+    write_whole(store.create(key).await?, content).await
 }
 
 /// As [`put`], of content whose SHA-256 is known, in hex.
@@ -40,13 +38,15 @@ pub async fn put_hashed(
 ) -> Result<StoredObject, StoreError> {
     let mut upload = store.create(key).await?;
     upload.set_sha256(sha256);
-    upload.write(content).await?;
-    upload.finish().await
+    write_whole(upload, content).await
 }
 
 /// Writes an object from memory where there is none yet; else `StoreError::ObjectExists`.
 pub async fn put_new(store: &dyn Store, key: &str, content: Bytes) -> Result<StoredObject, StoreError> {
-    let mut upload = store.create_new(key).await?;
+    write_whole(store.create_new(key).await?, content).await
+}
+
+async fn write_whole(mut upload: Box<dyn Upload>, content: Bytes) -> Result<StoredObject, StoreError> {
     upload.write(content).await?;
     upload.finish().await
 }

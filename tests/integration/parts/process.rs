@@ -32,8 +32,8 @@ pub fn new_folder(name: &str) -> PathBuf {
     new_folder_below(&std::env::temp_dir(), name)
 }
 
-/// The same for a server's data. In memory where the machine has much of it and no disk is to be measured: on a disk, the file system's search for inodes
-/// is a sixth of what tests cost that make hundreds of databases.
+/// The same for a server's data. In memory where the machine has much of it and no disk is to be measured: on a disk,
+/// the file system's search for inodes is a sixth of what tests cost that make hundreds of databases.
 pub fn new_data_folder(name: &str) -> PathBuf {
     const MUCH: u64 = 16 << 30; // bytes
     static HAS_MUCH: LazyLock<bool> = LazyLock::new(|| {
