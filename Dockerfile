@@ -37,6 +37,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 65532 pgrescue \
  && useradd --uid 65532 --gid 65532 --home-dir / --no-create-home --shell /usr/sbin/nologin pgrescue
+# Left alone, glibc takes larger and larger blocks from heaps that it seldom gives back:
+# the peak of a backup was then a fifth higher the longer it ran (mallopt(3)).
+ENV MALLOC_MMAP_THRESHOLD_=1048576
 
 FROM runtime AS operator
 COPY --from=binary /pgrescue /usr/bin/pgrescue

@@ -94,6 +94,7 @@ impl<'parts> Site<'parts> {
             .arg(manifest)
             .arg("--pg-bin-dir")
             .arg(parts::client_folder(self.server.major))
+            .envs(image_environment())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         self.run(&mut command)
@@ -206,4 +207,10 @@ impl<'parts> Site<'parts> {
     pub fn rclone_version(&self) -> String {
         crate::machine::version(&self.rclone, "version")
     }
+}
+
+/// What the images set, so that memory is measured as it is in a pod.
+fn image_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../Dockerfile").lines();
+    lines.filter_map(|line| line.strip_prefix("ENV ")?.split_once('='))
 }

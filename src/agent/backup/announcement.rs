@@ -9,8 +9,14 @@ use crate::plan::backup_steps::names;
 use crate::store::Store;
 use crate::store::repository::{Repository, RepositoryError, Writer, WriterOptions};
 
-/// Compressed bytes of chunks that may be in memory at once.
-const BYTES_IN_FLIGHT: u64 = WriterOptions::LEAST_BYTES_IN_FLIGHT;
+/// Most bytes of a range's rows, compressed; a pack and what may come next need as much.
+const CHUNK_BYTES_IN_FLIGHT: u64 = 4608 << 10;
+
+/// Compressed bytes of chunks that may be in memory at once: no worker waits for another one to compress, but all of them
+/// wait for a store that is slower than they are.
+fn bytes_in_flight(parallelism: u8) -> u64 {
+    (u64::from(parallelism) + 1) * CHUNK_BYTES_IN_FLIGHT
+}
 
 /// Time for taking the lock away, within the 30 s that Kubernetes gives a pod to end.
 const UNLOCK_LIMIT: Duration = Duration::from_secs(5);
@@ -35,7 +41,7 @@ pub(super) async fn begin(run: &BackupRun<'_>) -> Result<Option<Arc<Writer>>, Re
         run: run.plan.run.uid.clone(),
         snapshot: run.steps.snapshot.clone(),
         zstd_level: i32::from(chunks.zstd_level),
-        bytes_in_flight: BYTES_IN_FLIGHT,
+        bytes_in_flight: bytes_in_flight(chunks.parallelism),
     };
     let begin = async {
         let mut repository = Repository::open_or_create(Arc::clone(&run.store)).await?;

@@ -82,27 +82,28 @@ pub(super) fn bound(bytes: usize) -> usize {
     compress_bound(bytes)
 }
 
-/// The COPY stream in what is stored, proved against the manifest. No more than `chunk.bytes` are allocated, whatever
-/// the frame says of itself, and, where it is decrypted, the bytes of the frame.
+/// The COPY stream in what is stored, proved against the manifest, in the memory of `room`. No more than `chunk.bytes`
+/// are allocated, whatever the frame says of itself, and, where it is decrypted, the bytes of the frame.
 pub(super) fn decode(
     stored: &[u8],
     chunk: &ChunkManifest,
     key: &[u8; 32],
     identities: Option<&Identities>,
+    room: Vec<u8>,
 ) -> Result<Vec<u8>, ChunkDamage> {
     check_sha256(stored, chunk)?;
     let Some(identities) = identities else {
-        return unpack(stored, chunk, key);
+        return unpack(stored, chunk, key, room);
     };
     let frame = identities.decrypt(stored).map_err(|unreadable| match unreadable {
         Unreadable::NoIdentityFits => ChunkDamage::Encryption("none of the given identities opens it".to_owned()),
         Unreadable::Damaged(problem) => ChunkDamage::Encryption(problem),
     })?;
-    unpack(&frame, chunk, key)
+    unpack(&frame, chunk, key, room)
 }
 
 /// The COPY stream in a frame.
-fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
+fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32], room: Vec<u8>) -> Result<Vec<u8>, ChunkDamage> {
     let name: ChunkName = chunk
         .name
         .parse()
@@ -126,7 +127,7 @@ fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8
         }
         _ => return Err(not_a_frame("it does not say how long its content is".into())),
     }
-    let stream = decompress(stored, chunk.bytes)?;
+    let stream = decompress(stored, chunk.bytes, room)?;
     if ChunkName::of(key, &stream) == name {
         Ok(stream)
     } else {
@@ -146,10 +147,10 @@ pub(super) fn check_sha256(stored: &[u8], chunk: &ChunkManifest) -> Result<(), C
     })
 }
 
-fn decompress(stored: &[u8], bytes: u64) -> Result<Vec<u8>, ChunkDamage> {
+fn decompress(stored: &[u8], bytes: u64, mut stream: Vec<u8>) -> Result<Vec<u8>, ChunkDamage> {
     let failed = |error: std::io::Error| ChunkDamage::Frame(error.to_string());
     let length = usize::try_from(bytes).map_err(|error| failed(std::io::Error::other(error)))?;
-    let mut stream = Vec::new();
+    stream.clear();
     stream
         .try_reserve_exact(length)
         .map_err(|error| failed(std::io::Error::other(error)))?;
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     fn decode(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
-        super::decode(stored, chunk, key, None)
+        super::decode(stored, chunk, key, None, b"of another chunk".to_vec())
     }
 
     const KEY: [u8; 32] = [7; 32];

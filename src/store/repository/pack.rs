@@ -20,7 +20,7 @@ pub(super) struct PackSizes {
 
 impl PackSizes {
     pub(super) const STANDARD: Self = Self {
-        pack: 8 << 20,
+        pack: 4 << 20,
         small: 512 << 10,
         frames: 4096,
     };

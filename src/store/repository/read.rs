@@ -18,6 +18,12 @@ impl Repository {
     /// is encrypted, one zstd frame and nothing behind it, the length, and the keyed hash. Memory: `stored_bytes`,
     /// twice where it is encrypted, and `bytes` of the chunk, no more whatever the object holds.
     pub async fn read_chunk(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
+        self.read_chunk_into(Vec::new(), chunk).await
+    }
+
+    /// The same in the memory of a stream that is not needed any more: taking megabytes from the system and giving them
+    /// back for each chunk costs a restore 3% of its processor time.
+    pub async fn read_chunk_into(&self, mut room: Vec<u8>, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
         let identities = match &self.encryption {
             None => None,
             Some(ChunkEncryption { recipients, identities }) => {
@@ -30,8 +36,10 @@ impl Repository {
             let damage = match read_stored(&*self.store, chunk, self.recipients()).await {
                 Ok(stored) => {
                     let (key, description, identities) = (self.key, chunk.clone(), identities.clone());
+                    let room = std::mem::take(&mut room);
                     let decoded =
-                        blocking(move || frame::decode(&stored, &description, &key, identities.as_deref())).await?;
+                        blocking(move || frame::decode(&stored, &description, &key, identities.as_deref(), room))
+                            .await?;
                     match decoded {
                         Ok(stream) => return Ok(stream),
                         Err(damage) => damage,

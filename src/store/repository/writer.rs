@@ -28,8 +28,8 @@ pub struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// Room for a full pack and for one chunk beside it.
-    pub const LEAST_BYTES_IN_FLIGHT: u64 = 32 << 20;
+    /// Room for a full pack and for one chunk of 16 MiB beside it.
+    pub const LEAST_BYTES_IN_FLIGHT: u64 = 21 << 20;
 }
 
 /// Where a chunk is stored.

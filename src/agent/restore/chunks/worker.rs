@@ -51,16 +51,18 @@ impl<'a> Worker<'a> {
             .await
             .map_err(|error| error.refusal("preparing a session that loads rows", None))?;
         let mut refused = Vec::new();
-        let mut ahead = self.read_next();
+        let mut ahead = self.read_next(Vec::new());
+        let mut room = Vec::new();
         while let Some(Ahead { place, reading }) = ahead.take() {
             let stream = reading.await.map_err(RepositoryError::WorkLost).and_then(|read| read);
             let stream = stream.map_err(|error| self.damaged(place, error))?;
-            ahead = self.read_next();
+            ahead = self.read_next(std::mem::take(&mut room));
             match self.load(&mut session, place, &stream).await? {
                 End::Loaded => self.load.report(place),
                 End::Refused(chunk) => refused.push(chunk),
             }
             self.queue().done(place.table);
+            room = stream;
         }
         Ok(refused)
     }
@@ -69,11 +71,13 @@ impl<'a> Worker<'a> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_next(&self) -> Option<Ahead> {
+    /// Reads the next chunk into the memory of one that is loaded.
+    fn read_next(&self, room: Vec<u8>) -> Option<Ahead> {
         let place = self.queue().take()?;
         let repository = Arc::clone(self.load.repository);
         let chunk = self.load.chunk(place).clone();
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move { repository.read_chunk(&chunk).await }));
+        let reading = async move { repository.read_chunk_into(room, &chunk).await };
+        let reading = AbortOnDropHandle::new(tokio::spawn(reading));
         Some(Ahead { place, reading })
     }
 
