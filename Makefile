@@ -52,7 +52,7 @@ unit: packages ## Run the tests beside the code
 .PHONY: integration
 integration: packages ## Run the tests against real PostgreSQL servers and a real S3 server
 	tests/parts/install.sh
-	cargo test --locked --test integration -- --test-threads 4
+	cargo test --locked --test integration -- --test-threads 6
 
 .PHONY: e2e
 e2e: packages ## Run the tests on Kubernetes (E2E_KEEP=1 leaves the cluster up)
@@ -60,10 +60,12 @@ e2e: packages ## Run the tests on Kubernetes (E2E_KEEP=1 leaves the cluster up)
 
 .PHONY: test
 test: packages ## Run everything, as CI does
-	@# What the later steps need is built beside the first ones.
+	@# What the later steps need is built beside the first ones, and all tests at once: one compiler leaves cores idle.
 	@setsid nice -n 10 bash -c 'tests/parts/install.sh && e2e/cluster/install.sh' & tools=$$!; \
 	trap 'kill -- -$$tools 2>/dev/null || true' EXIT; \
-	$(MAKE) --no-print-directory lint check-generated unit integration; \
+	$(MAKE) --no-print-directory lint; \
+	cargo test --quiet --locked --no-run --lib --bins --test integration --test e2e; \
+	$(MAKE) --no-print-directory check-generated unit integration; \
 	wait $$tools; \
 	$(MAKE) --no-print-directory deny e2e
 

@@ -1,9 +1,7 @@
 //! An artefact as a whole: found again by a retry, removed after a failure or with its resource.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::manifest::artifact_of;
@@ -15,6 +13,7 @@ use crate::plan::report::{Done, Failed, Outcome};
 use crate::plan::{Refusal, Run};
 use crate::store::error::LockedObject;
 use crate::store::manifest::{Manifest, SIZE_LIMIT_BYTES};
+use crate::store::repository::{ShortObject, short_objects};
 use crate::store::{self, Store, StoreError, layout};
 
 /// Time for removing what a failed backup stored, within the 30 s that Kubernetes gives a pod to end.
@@ -78,32 +77,12 @@ async fn check_sizes(store: &dyn Store, manifest: &Manifest) -> Result<Option<St
     }))
 }
 
-/// The objects of chunks are too many to ask for one by one: they are listed.
 async fn check_chunks(store: &dyn Store, manifest: &Manifest) -> Result<Option<String>, StoreError> {
-    let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
-    for chunk in manifest.chunks() {
-        let end = ends.entry(&chunk.object).or_default();
-        *end = (*end).max(chunk.offset + chunk.stored_bytes);
-    }
-    let folders: BTreeSet<&str> = ends
-        .keys()
-        .map(|key| key.find('/').map_or(*key, |slash| &key[..=slash]))
-        .collect();
-    let lists = try_join_all(folders.into_iter().map(|folder| store.list(folder))).await?;
-    let objects = lists.into_iter().flatten();
-    let sizes: HashMap<String, u64> = objects.map(|object| (object.key, object.size)).collect();
-    for (key, end) in ends {
-        match sizes.get(key) {
-            Some(size) if *size >= end => {}
-            Some(size) => {
-                return Ok(Some(format!(
-                    "the object {key} has {size} bytes, and chunks in it end at {end}"
-                )));
-            }
-            None => return Ok(Some(format!("the object {key} is missing"))),
-        }
-    }
-    Ok(None)
+    let short = short_objects(store, manifest.chunks()).await?.into_iter().next();
+    Ok(short.map(|ShortObject { key, end, size }| match size {
+        Some(size) => format!("the object {key} has {size} bytes, and chunks in it end at {end}"),
+        None => format!("the object {key} is missing"),
+    }))
 }
 
 /// Removes everything of a snapshot: the manifest first, for without it there is no backup. Where that is locked nothing

@@ -1,11 +1,13 @@
-//! Step `analyze`: statistics for the planner. A table whose statistics cannot be collected is a warning: no data
-//! depends on them.
+//! Step `analyze`: statistics for the planner, and the counts of rows. A table whose statistics cannot be collected is a
+//! warning: no data depends on them.
 
 use tokio_postgres::error::SqlState;
 
 use super::attempt::Attempt;
+use super::count_rows::{self, TableToCount};
 use super::workers;
 use crate::plan::Refusal;
+use crate::postgres::connection::Session;
 use crate::postgres::quote::qualified;
 use crate::postgres::sqlstate;
 
@@ -25,28 +27,50 @@ WHERE (relkind = 'm' OR (relkind IN ('r', 'p') AND NOT relispartition AND c.oid 
   AND nspname NOT IN ('pg_catalog', 'information_schema', 'pgrescue') AND nspname NOT LIKE 'pg\\_%'
 ORDER BY relpages DESC, c.oid";
 
-/// Collects statistics of every table.
-pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
+/// What a session does.
+enum Work {
+    Analyze(String),
+    Count(TableToCount),
+}
+
+/// Collects statistics of every table, and counts their rows for the step `verify`: the statistics of a large table are
+/// the work of one connection, beside which the others would wait.
+pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
     let session = attempt.target.connect().await?;
     let rows = session.query(TABLES, &[]).await;
     let rows = rows.map_err(|error| session.refusal(&error, "listing the tables to analyze", None))?;
-    let tables: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let count = tables.len();
-    workers::for_each(attempt, tables, async |session, (schema, name)| {
-        let table = qualified(&schema, &name);
-        match session.batch_execute(&format!("ANALYZE {table}")).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.as_db_error().is_some() && !session.is_closed() => {
-                attempt.context.reporter.warn(format!(
-                    "Statistics of {table} could not be collected: {} (SQLSTATE {}).",
-                    sqlstate::text(&error).trim_end_matches('.'),
-                    error.code().map(SqlState::code).unwrap_or_default()
-                ));
-                Ok(())
-            }
-            Err(error) => Err(session.refusal(&error, &format!("analyzing {table}"), Some(&table))),
+    let analyzed = rows.len();
+    let mut work: Vec<Work> = rows
+        .iter()
+        .map(|row| Work::Analyze(qualified(row.get(0), row.get(1))))
+        .collect();
+    if attempt.steps.has_data() {
+        let to_count = count_rows::tables(attempt, &session).await?;
+        work.extend(to_count.into_iter().map(Work::Count));
+    }
+    let counts = workers::for_each(attempt, work, async |session, work| match work {
+        Work::Analyze(table) => analyze(attempt, session, &table).await.map(|()| None),
+        Work::Count(to_count) => {
+            let count = count_rows::count(session, &to_count).await?;
+            Ok(Some((to_count.table, count)))
         }
     })
     .await?;
-    Ok(format!("{count} tables analyzed"))
+    attempt.counts = counts.into_iter().flatten().collect();
+    Ok(format!("{analyzed} tables analyzed"))
+}
+
+async fn analyze(attempt: &Attempt<'_>, session: &Session, table: &str) -> Result<(), Refusal> {
+    match session.batch_execute(&format!("ANALYZE {table}")).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.as_db_error().is_some() && !session.is_closed() => {
+            attempt.context.reporter.warn(format!(
+                "Statistics of {table} could not be collected: {} (SQLSTATE {}).",
+                sqlstate::text(&error).trim_end_matches('.'),
+                error.code().map(SqlState::code).unwrap_or_default()
+            ));
+            Ok(())
+        }
+        Err(error) => Err(session.refusal(&error, &format!("analyzing {table}"), Some(table))),
+    }
 }

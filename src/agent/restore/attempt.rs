@@ -2,6 +2,7 @@
 
 use secrecy::SecretString;
 
+use super::count_rows::Counts;
 use super::definitions::Definitions;
 use super::guard::Guard;
 use super::resume::Stage;
@@ -29,6 +30,8 @@ pub(super) struct Attempt<'a> {
     pub guard: Guard,
     /// How far the restore is, where that is noted in the target: a later attempt goes on from there.
     pub stage: Option<Stage>,
+    /// Rows of the restored tables, once they are counted.
+    pub counts: Counts,
 }
 
 impl Attempt<'_> {

@@ -1,22 +1,17 @@
 //! The objects that hold a database's chunks: what the manifest says of them is held against itself and against a
 //! listing of the store before anything is changed. Their content is proved as each is loaded.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunks;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::quote::qualified;
+use crate::store::Store;
 use crate::store::encryption::{Identities, Recipients};
 use crate::store::manifest::{ChunkManifest, DatabaseManifest, Manifest};
-use crate::store::repository::{Repository, RepositoryError};
-use crate::store::{Store, StoreError};
+use crate::store::repository::{Repository, RepositoryError, ShortObject, short_objects};
 
-/// Listings at once.
-const LISTINGS: usize = 8;
 /// Objects that a refusal names; the others are counted.
 const OBJECTS_NAMED: usize = 10;
 
@@ -24,9 +19,6 @@ const OBJECTS_NAMED: usize = 10;
 pub(super) fn chunks(database: &DatabaseManifest) -> impl Iterator<Item = &ChunkManifest> {
     chunks::relations(database).flat_map(|(_, rows)| &rows.chunks)
 }
-
-/// What must be there of an object: the bytes up to this one, and a table whose rows they are.
-type Needed<'a> = BTreeMap<&'a str, (u64, String)>;
 
 /// Opens the repository and checks that every object of the database's chunks is there. `None` where the database has
 /// no chunks.
@@ -48,24 +40,23 @@ pub(super) async fn open(
         let recipients = Recipients::parse(manifest.recipients()).map_err(RepositoryError::from)?;
         repository = repository.encrypted(recipients, Some(Arc::clone(identities)));
     }
-    let sizes = list(store, database).await?;
-    let needed = needed(database);
-    let wrong = compare(&needed, &sizes);
-    if wrong.is_empty() {
+    let short = short_objects(&**store, chunks(database)).await?;
+    if short.is_empty() {
         return Ok(Some(Arc::new(repository)));
     }
-    let reason = if needed.keys().all(|object| sizes.contains_key(*object)) {
-        reasons::OBJECT_CHANGED
-    } else {
+    let reason = if short.iter().any(|object| object.size.is_none()) {
         reasons::OBJECT_MISSING
+    } else {
+        reasons::OBJECT_CHANGED
     };
-    let more = wrong.len().saturating_sub(OBJECTS_NAMED);
+    let more = short.len().saturating_sub(OBJECTS_NAMED);
     let more = if more > 0 {
         format!(" and {more} more")
     } else {
         String::new()
     };
-    let named: Vec<_> = wrong.into_iter().take(OBJECTS_NAMED).collect();
+    let named = short.iter().take(OBJECTS_NAMED);
+    let named: Vec<_> = named.map(|object| described(database, object)).collect();
     let message = format!(
         "The backup in {} is damaged: {}{more}.",
         store.location(),
@@ -103,54 +94,18 @@ fn check_counts(database: &DatabaseManifest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn needed(database: &DatabaseManifest) -> Needed<'_> {
-    let mut needed = Needed::new();
-    for (relation, rows) in chunks::relations(database) {
-        for chunk in &rows.chunks {
-            let end = chunk.offset.saturating_add(chunk.stored_bytes);
-            let object = needed
-                .entry(&chunk.object)
-                .or_insert_with(|| (0, qualified(&relation.schema, &relation.name)));
-            object.0 = object.0.max(end);
-        }
-    }
-    needed
-}
-
-/// Sizes of what lies in the folders of the database's chunks. Folder by folder: a repository holds more objects than
-/// one backup names.
-async fn list(store: &Arc<dyn Store>, database: &DatabaseManifest) -> Result<BTreeMap<String, u64>, StoreError> {
-    let needed = needed(database);
-    let mut folders: Vec<_> = needed
-        .keys()
-        .filter_map(|object| Some(format!("{}/", object.rsplit_once('/')?.0)))
-        .collect();
-    folders.dedup();
-    stream::iter(folders)
-        .map(|folder| async move { store.list(&folder).await })
-        .buffer_unordered(LISTINGS)
-        .try_fold(BTreeMap::new(), |mut sizes, objects| {
-            let named = objects
-                .into_iter()
-                .filter(|object| needed.contains_key(object.key.as_str()));
-            sizes.extend(named.map(|object| (object.key, object.size)));
-            std::future::ready(Ok(sizes))
-        })
-        .await
-}
-
-/// What is wrong, each object in a few words.
-fn compare(needed: &Needed<'_>, sizes: &BTreeMap<String, u64>) -> Vec<String> {
-    let wrong = needed
-        .iter()
-        .filter_map(|(object, (end, table))| match sizes.get(*object) {
-            None => Some(format!("{object:?} with rows of {table} is missing")),
-            Some(size) if size < end => Some(format!(
-                "{object:?} with rows of {table} has {size} bytes instead of {end} or more"
-            )),
-            Some(_) => None,
+/// What is wrong with an object, in a few words.
+fn described(database: &DatabaseManifest, short: &ShortObject) -> String {
+    let ShortObject { key, end, size } = short;
+    let of_table = chunks::relations(database)
+        .find(|(_, rows)| rows.chunks.iter().any(|chunk| chunk.object == *key))
+        .map_or_else(String::new, |(relation, _)| {
+            format!(" with rows of {}", qualified(&relation.schema, &relation.name))
         });
-    wrong.collect()
+    match size {
+        None => format!("{key:?}{of_table} is missing"),
+        Some(size) => format!("{key:?}{of_table} has {size} bytes instead of {end} or more"),
+    }
 }
 
 #[cfg(test)]
@@ -183,19 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn an_object_must_hold_every_byte_that_a_chunk_names() {
-        let database = database(&[("packs/aa/1", 10, 5), ("packs/aa/1", 0, 10), ("chunks/bb/2", 0, 7)]);
-        let sizes = |pack, chunk| BTreeMap::from([("packs/aa/1".into(), pack), ("chunks/bb/2".into(), chunk)]);
-        assert_eq!(compare(&needed(&database), &sizes(15, 7)), Vec::<String>::new());
+    fn a_short_object_is_named_with_the_table_that_it_hurts() {
+        let database = database(&[("packs/aa/1", 10, 5), ("packs/aa/1", 0, 10)]);
+        let mut short = ShortObject {
+            key: "packs/aa/1".into(),
+            end: 15,
+            size: Some(14),
+        };
         assert_eq!(
-            compare(&needed(&database), &sizes(14, 7)),
-            [r#""packs/aa/1" with rows of "s"."t" has 14 bytes instead of 15 or more"#]
+            described(&database, &short),
+            r#""packs/aa/1" with rows of "s"."t" has 14 bytes instead of 15 or more"#
         );
-        let mut missing = sizes(15, 7);
-        missing.remove("chunks/bb/2");
+        short.size = None;
         assert_eq!(
-            compare(&needed(&database), &missing),
-            [r#""chunks/bb/2" with rows of "s"."t" is missing"#]
+            described(&database, &short),
+            r#""packs/aa/1" with rows of "s"."t" is missing"#
         );
     }
 

@@ -8,6 +8,7 @@ mod before;
 mod chunk_objects;
 mod chunks;
 mod clean_up;
+mod count_rows;
 mod data;
 mod database_state;
 mod definitions;

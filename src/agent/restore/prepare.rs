@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use secrecy::SecretString;
 
 use super::attempt::Attempt;
+use super::count_rows::Counts;
 use super::database_state;
 use super::definitions::{self, Definitions, ForeignInputs};
 use super::guard::Guard;
@@ -96,6 +97,7 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
         secrets: secrets.masked,
         guard,
         stage: None,
+        counts: Counts::new(),
     })))
 }
 

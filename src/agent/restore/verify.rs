@@ -1,39 +1,25 @@
-//! Step `verify`: the restored database against the manifest. Rows of every table are counted, and indexes and
+//! Step `verify`: the restored database against the manifest. The rows of every table were counted, and indexes and
 //! constraints that were good at the source must be good here. Nothing that was not looked at is called verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::error::SqlState;
-
 use super::attempt::Attempt;
-use super::workers;
+use super::count_rows::{Count, Counts, Table, is_counted};
 use crate::api::conditions::DATA_VERIFIED;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::connection::Session;
 use crate::postgres::quote::{identifier, qualified};
-use crate::postgres::sqlstate;
 use crate::store::manifest::{DatabaseManifest, RelationManifest};
-
-/// A table by schema and name.
-type Table = (String, String);
-
-/// What was found out about one table.
-enum Count {
-    Rows(u64),
-    /// The restoring role may not read it.
-    Hidden,
-}
 
 /// Checks, and sets the condition `DataVerified`.
 pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
     let database = attempt.source.manifest_database()?;
-    let counts = if attempt.steps.has_data() {
-        count(attempt, database).await?
+    let (mut wrong, hidden) = if attempt.steps.has_data() {
+        compare(database, &attempt.counts)
     } else {
-        BTreeMap::new()
+        (Vec::new(), Vec::new())
     };
-    let (mut wrong, hidden) = compare(database, &counts);
     let session = attempt.target.connect().await?;
     let failed = |error: tokio_postgres::Error| session.refusal(&error, "checking the restored database", None);
     if attempt.steps.has_data() {
@@ -51,7 +37,7 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
             .object(&attempt.target.database)
             .hint("Restore another backup, and check the disks of the source and the target."));
     }
-    Ok(report(attempt, counts.len() - hidden.len(), &hidden))
+    Ok(report(attempt, attempt.counts.len() - hidden.len(), &hidden))
 }
 
 fn report(attempt: &Attempt<'_>, counted: usize, hidden: &[String]) -> String {
@@ -70,98 +56,21 @@ fn report(attempt: &Attempt<'_>, counted: usize, hidden: &[String]) -> String {
     message
 }
 
-/// Counts the rows of every table that should have some, each by itself, without its children.
-async fn count(attempt: &Attempt<'_>, database: &DatabaseManifest) -> Result<BTreeMap<Table, Count>, Refusal> {
-    let session = attempt.target.connect().await?;
-    let conditions = extension_conditions(&session).await;
-    let conditions = conditions.map_err(|error| session.refusal(&error, "reading the tables of extensions", None))?;
-    let tables: Vec<(Table, String)> = database
-        .relations
-        .iter()
-        .filter(|relation| is_counted(relation))
-        .map(|relation| {
-            let owner = attempt
-                .plan
-                .role_mapping
-                .get(&relation.owner)
-                .unwrap_or(&relation.owner);
-            ((relation.schema.clone(), relation.name.clone()), owner.clone())
-        })
-        .collect();
-    let counts = workers::for_each(attempt, tables, async |session, (table, owner)| {
-        let condition = conditions.get(&table).map_or("", String::as_str);
-        let count = count_one(session, &table, condition, &owner).await.map_err(|error| {
-            let name = qualified(&table.0, &table.1);
-            session.refusal(&error, &format!("counting the rows of {name}"), Some(&name))
-        })?;
-        Ok((table, count))
-    })
-    .await?;
-    Ok(counts.into_iter().collect())
-}
-
-/// Tables whose rows were stored; the ledger of the source is not restored.
-fn is_counted(relation: &RelationManifest) -> bool {
-    relation.rows.is_some() && !super::ledger::is_own(&relation.schema, &relation.name)
-}
-
-/// Which rows of an extension's tables are a user's: the `WHERE` that the extension gave (manual,
-/// `pg_extension_config_dump`). pg_dump stores these rows alone; the others come with the extension.
-async fn extension_conditions(session: &Session) -> Result<BTreeMap<Table, String>, tokio_postgres::Error> {
-    let sql = "SELECT nspname::text, relname::text, condition FROM pg_extension, \
-                   unnest(extconfig, extcondition) AS config (oid, condition) \
-               JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = relnamespace";
-    let rows = session.query(sql, &[]).await?;
-    rows.iter()
-        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
-        .collect()
-}
-
-async fn count_one(
-    session: &Session,
-    table: &Table,
-    condition: &str,
-    owner: &str,
-) -> Result<Count, tokio_postgres::Error> {
-    let sql = format!(
-        "SELECT count(*) FROM ONLY {} {condition}",
-        qualified(&table.0, &table.1)
-    );
-    // With row_security off, a policy that would hide rows is an error instead of a smaller count.
-    let before = "BEGIN READ ONLY; SET LOCAL row_security = off; SET LOCAL search_path = pg_catalog";
-    let as_owner = format!("{before}; SET LOCAL ROLE {}", identifier(owner));
-    for begin in [before, as_owner.as_str()] {
-        let result = async {
-            session.batch_execute(begin).await?;
-            session.query_one(&sql, &[]).await
-        }
-        .await;
-        session.batch_execute("ROLLBACK").await?;
-        match result {
-            Ok(row) => {
-                return Ok(Count::Rows(
-                    u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default(),
-                ));
-            }
-            Err(error) if sqlstate::is(&error, &SqlState::INSUFFICIENT_PRIVILEGE) => {}
-            // The owner may be another one, or none that the role can take on.
-            Err(error)
-                if sqlstate::is(&error, &SqlState::INVALID_PARAMETER_VALUE)
-                    || sqlstate::is(&error, &SqlState::UNDEFINED_OBJECT) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Count::Hidden)
-}
-
 /// Holds counts against the manifest: what is wrong, and what could not be counted. The leaves of one partitioned table
 /// are taken together, since a row may stand in another hash partition after a restore.
-fn compare(database: &DatabaseManifest, counts: &BTreeMap<Table, Count>) -> (Vec<String>, Vec<String>) {
+fn compare(database: &DatabaseManifest, counts: &Counts) -> (Vec<String>, Vec<String>) {
     let roots = roots(database);
+    let mut wrong = Vec::new();
     let mut sums: BTreeMap<Table, (u64, Option<u64>)> = BTreeMap::new();
     for relation in database.relations.iter().filter(|relation| is_counted(relation)) {
         let table = (relation.schema.clone(), relation.name.clone());
-        let Some(count) = counts.get(&table) else { continue };
+        let Some(count) = counts.get(&table) else {
+            wrong.push(format!(
+                "the rows of {} were not counted",
+                qualified(&table.0, &table.1)
+            ));
+            continue;
+        };
         let root = roots.get(&table).cloned().unwrap_or(table);
         let (expected, found) = sums.entry(root).or_insert((0, Some(0)));
         *expected += relation.rows.unwrap_or_default();
@@ -170,7 +79,6 @@ fn compare(database: &DatabaseManifest, counts: &BTreeMap<Table, Count>) -> (Vec
             Count::Hidden => None,
         };
     }
-    let mut wrong = Vec::new();
     let mut hidden = Vec::new();
     for ((schema, name), (expected, found)) in sums {
         let name = qualified(&schema, &name);

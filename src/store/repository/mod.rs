@@ -22,6 +22,7 @@ mod read;
 mod references;
 mod row_count;
 mod sender;
+mod short_objects;
 mod watch;
 mod writer;
 
@@ -40,6 +41,7 @@ pub use overview::{RepositoryStatistics, SnapshotSummary, WriterSummary, snapsho
 pub use prune::{PruneOptions, PruneReport};
 pub use references::not_yet_locked;
 pub use row_count::count as count_rows;
+pub use short_objects::{ShortObject, short_objects};
 pub use writer::{StoredChunk, Writer, WriterOptions, WriterStatistics};
 
 /// A repository that is open.

@@ -1,5 +1,6 @@
 //! Many random histories of backups, prunes, deletions, crashes, lost answers, sleeping processes and wrong clocks.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -29,15 +30,19 @@ fn bad_network() -> Network {
 }
 
 /// Histories: set `PGRESCUE_HISTORIES` for more.
-fn seeds() -> std::ops::Range<u64> {
+fn histories() -> u64 {
     let count = std::env::var("PGRESCUE_HISTORIES").ok();
-    0..count.and_then(|count| count.parse().ok()).unwrap_or(200)
+    count.and_then(|count| count.parse().ok()).unwrap_or(200)
 }
 
-#[test]
-fn no_history_leaves_a_backup_without_its_chunks_and_garbage_goes_in_the_end() {
+/// Runs histories until every one was taken.
+fn run(next: &AtomicU64) -> Seen {
     let mut seen = Seen::default();
-    for seed in seeds() {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= histories() {
+            return seen;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -45,6 +50,19 @@ fn no_history_leaves_a_backup_without_its_chunks_and_garbage_goes_in_the_end() {
             .unwrap();
         seen.add(runtime.block_on(history(seed)));
     }
+}
+
+#[test]
+fn no_history_leaves_a_backup_without_its_chunks_and_garbage_goes_in_the_end() {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut seen = Seen::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| run(&next))).collect();
+        for thread in threads {
+            seen.add(thread.join().unwrap());
+        }
+    });
     // The histories are worth nothing where what they are about does not happen.
     println!("{seen:?}");
     let Seen {
