@@ -50,7 +50,12 @@ impl<'namespace> Postgres<'namespace> {
                     {"name": "PGDATA", "value": "/data/postgresql"},
                 ],
                 // Over TCP: while the cluster is made, the server answers on its socket alone.
-                "readinessProbe": {"exec": {"command": ["pg_isready", "--host=127.0.0.1"]}, "periodSeconds": 1},
+                // Not for as long as it runs: each look starts a program in the container.
+                "startupProbe": {
+                    "exec": {"command": ["pg_isready", "--host=127.0.0.1"]},
+                    "periodSeconds": 1,
+                    "failureThreshold": 120,
+                },
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
             }],
             "volumes": [{"name": "data", "emptyDir": {}}],

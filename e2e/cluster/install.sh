@@ -136,9 +136,9 @@ install_go_program() {
 install_cargo_deny() {
     installed cargo-deny "$CARGO_DENY" && return
     say "building cargo-deny $CARGO_DENY"
-    # A build folder of its own: its dependencies have other features than ours. Unoptimised:
-    # building it takes longer than its one run.
-    logged cargo-deny env -u CARGO_TARGET_DIR nice -n 10 cargo install --locked --quiet --debug \
+    # A build folder of its own: its dependencies have other features than ours. Unoptimised
+    # and without debug information: building it takes longer than its one run.
+    logged cargo-deny env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 nice -n 10 cargo install --locked --quiet --debug \
         --root "$cache" --target-dir "$cache/build/cargo-deny" "cargo-deny@$CARGO_DENY"
     rm -rf "$cache/build/cargo-deny"
     stamp cargo-deny "$CARGO_DENY"
