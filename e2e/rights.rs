@@ -39,8 +39,9 @@ async fn live() -> Lives {
     namespace.apply(&manifest.to_string()).expect("applied");
     delete_waiting_agent(&namespace).await;
     let production = Postgres::start(&namespace, "production", 18, "shop").await;
-    let s3 = S3::start(&namespace, "backups").await;
     production.psql("shop", "CREATE TABLE item AS SELECT n FROM generate_series(1, 1000) n");
+    // The backup waits for it: what is stored must be there before.
+    let s3 = S3::start(&namespace, "backups").await;
     let backup = namespace.succeeded::<PgBackup>("shop").await;
     namespace
         .apply(&restore("copy", "shop", "production-db", "copy").to_string())
