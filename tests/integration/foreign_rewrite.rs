@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgrescue::api::foreign_servers::{ForeignServerRule, UnmatchedForeignServers};
 use pgrescue::postgres::archive::{Toc, TocEntry};
 use pgrescue::postgres::foreign::{
-    CredentialHolder, ForeignRewriteRequest, StrippedCredential, inventory, plain_credentials, rewrite, strip_credentials,
+    CredentialHolder, ForeignRewriteRequest, StrippedCredential, inventory, plain_credentials, rewrite,
+    strip_credentials,
 };
 use secrecy::SecretString;
 use serde_json::json;
