@@ -37,10 +37,11 @@ fn histories() -> u64 {
 
 /// Runs histories until every one was taken.
 fn run(next: &AtomicU64) -> Seen {
+    let histories = histories();
     let mut seen = Seen::default();
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= histories() {
+        if seed >= histories {
             return seen;
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
