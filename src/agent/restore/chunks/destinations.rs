@@ -17,6 +17,8 @@ pub(super) struct TargetTable {
     pub parent: Option<Name>,
     /// Whether its rows are divided by hashes that may differ between servers.
     pub unsafe_hash: bool,
+    /// Whether its rows are in a heap; nothing is in a partitioned table itself.
+    pub heap: bool,
 }
 
 /// Tables of the target.
@@ -31,8 +33,9 @@ SELECT n.nspname::text, c.relname::text, c.relpersistence = 'u', pn.nspname::tex
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = key.attnum AND key.attnum <> 0
         LEFT JOIN pg_type t ON t.oid = a.atttypid
         WHERE k.partrelid = c.oid AND k.partstrat = 'h'
-          AND (t.oid IS NULL OR t.typtype <> 'b' OR t.typcollation <> 0 OR t.oid >= 16384 OR t.typname IN ('jsonb', 'record')))
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          AND (t.oid IS NULL OR t.typtype <> 'b' OR t.typcollation <> 0 OR t.oid >= 16384 OR t.typname IN ('jsonb', 'record'))),
+    m.amname IS NOT DISTINCT FROM 'heap' AND c.relkind = 'r'
+FROM pg_class c LEFT JOIN pg_am m ON m.oid = c.relam JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 LEFT JOIN pg_class p ON p.oid = i.inhparent LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
@@ -48,6 +51,7 @@ impl TargetTables {
                 unlogged: row.try_get(2)?,
                 parent: parent.0.zip(parent.1),
                 unsafe_hash: row.try_get(5)?,
+                heap: row.try_get(6)?,
             };
             tables.insert((row.try_get(0)?, row.try_get(1)?), table);
         }

@@ -35,6 +35,9 @@ struct ChunkedTable<'a> {
     root: Name,
     /// Whether a crash of the server empties it.
     unlogged: bool,
+    /// Whether rows that were just loaded into the destination can be read by block: it is a heap, and the server has
+    /// scans of block ranges, which came with 14.
+    scanned_by_block: bool,
 }
 
 impl ChunkedTable<'_> {
@@ -109,12 +112,15 @@ async fn find_tables<'a>(attempt: &'a Attempt<'_>, session: &Session) -> Result<
                     .object(name)
                     .hint("The backup contradicts itself: use another one.")
             })?;
+            let destination = target.destination(&name);
+            let heap = target.get(&destination).is_some_and(|table| table.heap);
             Ok(ChunkedTable {
                 relation,
                 rows,
-                destination: target.destination(&name),
+                destination,
                 root: target.root(&name),
                 unlogged: found.unlogged,
+                scanned_by_block: heap && session.server_major() >= 14,
             })
         })
         .collect()

@@ -7,14 +7,14 @@ use crate::store::manifest::{ChunkedRows, RowFormat};
 use super::destinations::Name;
 
 /// What a session begins with: the settings with which `pg_restore` runs (`_doSetFixedOutputState` in
-/// `pg_backup_archiver.c`), and those with which rows were written as text. No commit waits for a disk or a standby: a
-/// crash takes a chunk away together with its note, and the note of the next stage, which does wait, comes behind all of
+/// `pg_backup_archiver.c`), and those with which rows were written as text. No commit waits for a standby, and few
+/// for a disk: a crash takes a chunk away together with its note, and the note of the next stage, which does wait, comes behind all of
 /// them in the log.
 pub(super) const SESSION: &str = "
 SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout');
 SET standard_conforming_strings = on; SET check_function_bodies = false; SET xmloption = content;
-SET client_min_messages = warning; SET row_security = off; SET synchronous_commit = off; SET DateStyle = ISO; SET IntervalStyle = postgres;
+SET client_min_messages = warning; SET row_security = off; SET synchronous_commit = off; SET max_parallel_workers_per_gather = 0; SET DateStyle = ISO; SET IntervalStyle = postgres;
 SELECT pg_catalog.set_config('search_path', '', false)";
 
 /// The table that the notes of a table's chunks stand in: a crash of the server must empty both or none.
@@ -26,18 +26,44 @@ pub(super) const fn notes(unlogged: bool) -> &'static str {
     }
 }
 
-/// Begins the transaction with the note. One row comes back where the chunk is this session's to load. None where it is
-/// loaded, also by a session of an earlier attempt that is just about to commit (the statement waits for that one), or
+/// Begins the transaction with the note. One row comes back where the chunk is this session's to load: the blocks that
+/// the `heap` has. None where it is loaded, also by a session of an earlier attempt that is just about to commit (the statement waits for that one), or
 /// where another attempt has taken over.
-pub(super) fn begin(run: &Run, attempt: &str, relation: u32, ordinal: usize, unlogged: bool) -> String {
+pub(super) fn begin(
+    run: &Run,
+    attempt: &str,
+    (relation, ordinal): (u32, usize),
+    unlogged: bool,
+    heap: Option<&Name>,
+) -> String {
+    let blocks = heap.map_or_else(|| "0".into(), blocks);
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
          INSERT INTO {} (relation, ordinal) SELECT {relation}, {ordinal} FROM pgrescue.runs \
              WHERE run = {} AND attempt = {} AND state = 'Started' \
-         ON CONFLICT DO NOTHING RETURNING 1",
+         ON CONFLICT DO NOTHING RETURNING {blocks}",
         notes(unlogged),
         literal(&run.uid),
         literal(attempt)
+    )
+}
+
+/// How many blocks a table has.
+fn blocks((schema, table): &Name) -> String {
+    let table = literal(&qualified(schema, table));
+    let bytes = format!("pg_catalog.pg_relation_size({table}::pg_catalog.regclass)");
+    format!("{bytes} / pg_catalog.current_setting('block_size')::bigint")
+}
+
+/// Commits, then reads what the `heap` has from this block on: the first who reads a row notes in the page that its
+/// transaction has committed (the hint bits of `heapam_visibility.c`). Here the pages are in memory and not written yet.
+/// Later, when an index is built, each page of a large table would be read and written once more for it, and, with
+/// checksums, go whole into the log where a checkpoint lies in between (`MarkBufferDirtyHint` in `bufmgr.c`). The commit
+/// waits for the server's disk, or no hint would be set (`SetHintBits`); not for a standby.
+pub(super) fn commit_and_hint((schema, table): &Name, block: u64) -> String {
+    format!(
+        "SET LOCAL synchronous_commit = local; COMMIT; SELECT pg_catalog.count(*) FROM ONLY {} WHERE ctid >= '({block},0)'",
+        qualified(schema, table)
     )
 }
 
@@ -100,8 +126,9 @@ mod tests {
         let table = ("s.x".into(), "t\"y".into());
         insta::assert_snapshot!(
             [
-                begin(&run, "1", 4711, 3, false),
-                begin(&run, "1", 4711, 3, true),
+                begin(&run, "1", (4711, 3), false, None),
+                begin(&run, "1", (4711, 3), true, Some(&table)),
+                commit_and_hint(&table, 512),
                 is_ours(&run, "1"),
                 copy(&table, &rows),
                 copy(&table, &bare),

@@ -16,6 +16,10 @@ use crate::store::repository::RepositoryError;
 /// Bytes that are handed over at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// Rows of at least so many bytes are read once they are loaded, for the hint bits: with fewer, it would cost more waits
+/// for the disk than it saves.
+const HINTED_BYTES: u64 = 1 << 20;
+
 /// A chunk on its way from the store.
 struct Ahead {
     place: Place,
@@ -94,8 +98,13 @@ impl<'a> Worker<'a> {
         let table = &self.load.tables[place.table];
         let attempt = self.load.attempt;
         let (run, name) = (&attempt.plan.run, &attempt.name);
-        let begin = statements::begin(run, name, table.relation.oid, place.ordinal, table.unlogged);
-        if session.query(&begin).await.map_err(failed)?.is_empty() {
+        let destination = if self.again { &table.root } else { &table.destination };
+        let chunk = self.load.chunk(place);
+        let hinted = table.scanned_by_block && !self.again && chunk.bytes >= HINTED_BYTES;
+        let heap = hinted.then_some(destination);
+        let begin = statements::begin(run, name, (table.relation.oid, place.ordinal), table.unlogged, heap);
+        let begun = session.query(&begin).await.map_err(failed)?;
+        if begun.is_empty() {
             session.execute("ROLLBACK").await.map_err(failed)?;
             let ours = session.query(&statements::is_ours(run, name)).await.map_err(failed)?;
             if ours.is_empty() {
@@ -107,7 +116,6 @@ impl<'a> Worker<'a> {
             }
             return Ok(End::Loaded);
         }
-        let destination = if self.again { &table.root } else { &table.destination };
         let copied = copy(session, &statements::copy(destination, table.rows), stream).await;
         let rows = match copied {
             Ok(rows) => rows,
@@ -117,7 +125,7 @@ impl<'a> Worker<'a> {
             }
             Err(error) => return Err(failed(error)),
         };
-        let expected = self.load.chunk(place).rows;
+        let expected = chunk.rows;
         if rows != expected {
             session.execute("ROLLBACK").await.map_err(failed)?;
             let message = format!(
@@ -128,7 +136,11 @@ impl<'a> Worker<'a> {
                 .object(table.name())
                 .hint("Use another backup; if it ends like this too, report it with the table's definition."));
         }
-        session.execute("COMMIT").await.map_err(failed)?;
+        let commit = match heap.zip(first_block(&begun)) {
+            Some((heap, block)) => statements::commit_and_hint(heap, block),
+            None => "COMMIT".into(),
+        };
+        session.execute(&commit).await.map_err(failed)?;
         Ok(End::Loaded)
     }
 
@@ -150,6 +162,11 @@ impl<'a> Worker<'a> {
         }
         refusal
     }
+}
+
+/// The first block that rows of the chunk are in, or nearly: pages before it have room for few.
+fn first_block(begun: &[Vec<Option<String>>]) -> Option<u64> {
+    begun.first()?.first()?.as_ref()?.parse().ok()
 }
 
 fn hint(code: &SqlState) -> &'static str {

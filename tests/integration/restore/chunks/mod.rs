@@ -4,6 +4,7 @@ mod chunked;
 mod constraints;
 mod damage;
 mod faults;
+mod hint_bits;
 mod killed;
 mod notes;
 mod round_trip;
