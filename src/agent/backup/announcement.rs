@@ -13,7 +13,8 @@ use crate::store::repository::{Repository, RepositoryError, Writer, WriterOption
 const CHUNK_BYTES_IN_FLIGHT: u64 = 4608 << 10;
 
 /// Compressed bytes of chunks that may be in memory at once: workers with ranges of 4 MiB do not wait for each other to
-/// compress, those with larger chunks do, and all of them wait for a store that is slower than they are.
+/// compress, those with larger chunks only where these compress badly, and all of them wait for a store that is slower
+/// than they are.
 fn bytes_in_flight(parallelism: u8) -> u64 {
     (u64::from(parallelism) + 1) * CHUNK_BYTES_IN_FLIGHT
 }

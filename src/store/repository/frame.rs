@@ -42,8 +42,8 @@ impl Compressors {
     }
 
     /// Compresses in one call from one contiguous buffer: scattered input costs zstd half its speed. The frame holds
-    /// its content's size and checksum.
-    pub(super) fn compress(&self, stream: &[u8]) -> Result<Vec<u8>, RepositoryError> {
+    /// its content's size and checksum. `None` where it takes more than `most` bytes, which are less than its bound.
+    pub(super) fn compress(&self, stream: &[u8], most: usize) -> Result<Option<Vec<u8>>, RepositoryError> {
         let failed = |error: std::io::Error| RepositoryError::Compression {
             bytes: stream.len(),
             problem: error.to_string(),
@@ -54,20 +54,30 @@ impl Compressors {
             None => (self.make().map_err(failed)?, Vec::new()),
         };
         room.clear();
-        room.try_reserve_exact(compress_bound(stream.len()))
+        let within = most < compress_bound(stream.len());
+        if within && room.capacity() > most {
+            room = Vec::new();
+        }
+        room.try_reserve_exact(most.min(compress_bound(stream.len())))
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        compressor.compress_to_buffer(stream, &mut room).map_err(failed)?;
-        let bytes = if room.len() <= COPIED {
-            room.as_slice().to_vec()
-        } else {
-            room.shrink_to_fit();
-            std::mem::take(&mut room)
+        let frame = match compressor.compress_to_buffer(stream, &mut room) {
+            Ok(bytes) if bytes <= COPIED => Some(room.as_slice().to_vec()),
+            Ok(_) => {
+                room.shrink_to_fit();
+                Some(std::mem::take(&mut room))
+            }
+            // What else may be wrong comes again where there is room for everything.
+            Err(_) if within => {
+                room = Vec::new();
+                None
+            }
+            Err(error) => return Err(failed(error)),
         };
         self.free
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((compressor, room));
-        Ok(bytes)
+        Ok(frame)
     }
 
     fn make(&self) -> std::io::Result<Compressor<'static>> {
@@ -177,7 +187,7 @@ mod tests {
     const KEY: [u8; 32] = [7; 32];
 
     fn chunk(stream: &[u8]) -> (ChunkManifest, Vec<u8>) {
-        let frame = Frame::of(Compressors::new(3).compress(stream).unwrap());
+        let frame = Frame::of(Compressors::new(3).compress(stream, usize::MAX).unwrap().unwrap());
         let manifest = ChunkManifest {
             name: ChunkName::of(&KEY, stream).to_string(),
             stored_bytes: frame.bytes.len() as u64,
@@ -202,6 +212,21 @@ mod tests {
         for stream in [&b""[..], b"a", &vec![b'x'; 100_000]] {
             let (manifest, stored) = chunk(stream);
             assert_eq!(decode(&stored, &manifest, &KEY).unwrap(), stream);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_does_not_fit_is_not_made_and_the_next_one_is_whole() {
+        let compressors = Compressors::new(1);
+        let stream: Vec<u8> = (0..3_000_000_u32)
+            .flat_map(|i| i.wrapping_mul(i).to_le_bytes())
+            .collect();
+        let whole = compressors.compress(&stream, bound(stream.len())).unwrap().unwrap();
+        assert!(whole.len() > COPIED, "{}", whole.len());
+        assert!(compressors.compress(&stream, whole.len() - 1).unwrap().is_none());
+        for most in [whole.len() * 5 / 4, usize::MAX] {
+            let again = compressors.compress(&stream, most).unwrap().unwrap();
+            assert!(again == whole, "{} and {} bytes", again.len(), whole.len());
         }
     }
 

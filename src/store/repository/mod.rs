@@ -10,6 +10,7 @@ mod condemned;
 mod config;
 mod described;
 mod error;
+mod expectation;
 mod frame;
 mod index;
 mod key_hash;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::budget::{Budget, Share};
+use super::expectation::Expectation;
 use super::frame::{self, Compressors, Frame};
 use super::index::Index;
 use super::pack::{OpenPack, SealedPack};
@@ -27,6 +28,7 @@ struct Shared {
     repository: Arc<Repository>,
     writer: [u8; 8],
     compressors: Compressors,
+    expectation: Mutex<Expectation>,
     budget: Budget,
     /// Whose chunk is encrypted although a frame and its age file together take more than its share.
     beyond_share: tokio::sync::Mutex<()>,
@@ -49,6 +51,7 @@ impl Sender {
                 repository,
                 writer,
                 compressors: Compressors::new(zstd_level),
+                expectation: Mutex::default(),
                 budget: Budget::new(bytes_in_flight),
                 beyond_share: tokio::sync::Mutex::default(),
                 index: Mutex::new(index),
@@ -89,10 +92,8 @@ impl Sender {
 
     /// Compresses a chunk that the repository does not have, and sends it or packs it.
     async fn store(&self, name: ChunkName, stream: Vec<u8>) -> Result<Vec<u8>, RepositoryError> {
-        let mut share = self.shared.budget.room_for(self.shared.bound(stream.len())).await;
-        let shared = Arc::clone(&self.shared);
-        let (frame, stream) = blocking(move || (shared.frame(&stream), stream)).await?;
-        let frame = match frame? {
+        let (made, mut share, stream) = self.compress(stream).await?;
+        let frame = match made {
             Made::Stored(frame) => frame,
             Made::ToEncrypt(frame) => self.encrypt(frame, &share).await?,
         };
@@ -109,6 +110,25 @@ impl Sender {
             self.send_chunk(name, frame, share);
         }
         Ok(stream)
+    }
+
+    /// Compresses a chunk within a share of what may be in memory. Large ones would wait for each other if each took
+    /// what it needs at worst: they take what is likely, and the worst where that was too little.
+    async fn compress(&self, mut stream: Vec<u8>) -> Result<(Made, Share, Vec<u8>), RepositoryError> {
+        let worst = frame::bound(stream.len());
+        let mut most = guard(&self.shared.expectation).of(stream.len()).min(worst);
+        loop {
+            let share = self.shared.budget.room_for(self.shared.room(most, worst)).await;
+            let shared = Arc::clone(&self.shared);
+            let (made, given_back) = blocking(move || (shared.frame(&stream, most), stream)).await?;
+            stream = given_back;
+            let made = made?;
+            guard(&self.shared.expectation).learn(stream.len(), made.as_ref().map(Made::frame_bytes));
+            if let Some(made) = made {
+                return Ok((made, share, stream));
+            }
+            most = worst;
+        }
     }
 
     /// A frame and its age file are in memory together for a moment. Where they do not both fit into the share, one
@@ -191,10 +211,26 @@ enum Made {
     ToEncrypt(Vec<u8>),
 }
 
+impl Made {
+    /// Bytes of the frame.
+    const fn frame_bytes(&self) -> usize {
+        match self {
+            Self::Stored(frame) => frame.bytes.len(),
+            Self::ToEncrypt(frame) => frame.len(),
+        }
+    }
+}
+
 impl Shared {
-    /// Most bytes that a chunk of this length takes when it is stored.
-    fn bound(&self, bytes: usize) -> usize {
-        self.encrypted_bound(frame::bound(bytes))
+    /// Bytes that a frame of up to `most` bytes takes until it is stored. Where fewer than its `worst` are expected, its
+    /// age file has room beside it.
+    fn room(&self, most: usize, worst: usize) -> usize {
+        let encrypted = self.encrypted_bound(most);
+        if most < worst && self.repository.recipients().is_some() {
+            (most + encrypted).min(self.encrypted_bound(worst))
+        } else {
+            encrypted
+        }
     }
 
     fn encrypted_bound(&self, bytes: usize) -> usize {
@@ -204,12 +240,13 @@ impl Shared {
         })
     }
 
-    fn frame(&self, stream: &[u8]) -> Result<Made, RepositoryError> {
-        let frame = self.compressors.compress(stream)?;
-        Ok(match self.repository.recipients() {
+    /// `None` where the frame takes more than `most` bytes.
+    fn frame(&self, stream: &[u8], most: usize) -> Result<Option<Made>, RepositoryError> {
+        let frame = self.compressors.compress(stream, most)?;
+        Ok(frame.map(|frame| match self.repository.recipients() {
             None => Made::Stored(Frame::of(frame)),
             Some(_) => Made::ToEncrypt(frame),
-        })
+        }))
     }
 
     fn encrypt(&self, frame: Vec<u8>) -> Result<Frame, RepositoryError> {

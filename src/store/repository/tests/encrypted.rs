@@ -109,7 +109,10 @@ async fn a_changed_truncated_or_swapped_age_file_is_found_also_where_the_manifes
     // As many bytes, to the same recipient.
     let mut one_digit = rows(1);
     one_digit[2] = b'F';
-    let frame = frame::Compressors::new(1).compress(&one_digit).unwrap();
+    let frame = frame::Compressors::new(1)
+        .compress(&one_digit, usize::MAX)
+        .unwrap()
+        .unwrap();
     let one_digit = of.writing.recipients().unwrap().encrypt(&frame).unwrap();
     let mut flipped = stored.to_vec();
     *flipped.last_mut().unwrap() ^= 1;
@@ -163,27 +166,42 @@ async fn only_the_deepest_check_needs_the_identities_and_it_needs_all_of_them() 
     assert_eq!(checked(Some(of_one.identities)).await.unwrap().damages.len(), 1);
 }
 
+/// Bytes that do not compress, or one quarter of them and zeros.
+fn stream_of(seed: u64, length: usize, compresses: bool) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let random = if compresses { length / 4 } else { length };
+    blake3::Hasher::new()
+        .update(&seed.to_be_bytes())
+        .finalize_xof()
+        .fill(&mut bytes[..random]);
+    bytes
+}
+
 #[tokio::test(start_paused = true)]
-async fn many_workers_with_rows_that_do_not_compress_end() {
+async fn many_workers_end_whether_their_rows_compress_or_not_and_each_chunk_is_read_as_it_was_put() {
     let store = calm();
     let of = encrypted(&*repository(&store).await);
-    let writer = Arc::new(Writer::begin(Arc::clone(&of.writing), options("a")).await.unwrap());
-    // With its age file each takes more than its share of the bytes in flight.
-    let streams = (0..4_u64).map(|seed| {
-        let mut bytes = vec![0; 2 << 20];
-        blake3::Hasher::new()
-            .update(&seed.to_be_bytes())
-            .finalize_xof()
-            .fill(&mut bytes);
-        bytes
-    });
-    let puts = streams.map(|stream| {
-        let writer = Arc::clone(&writer);
-        tokio::spawn(async move { writer.put(stream).await.map(|(name, _)| name) })
-    });
-    for put in futures::future::join_all(puts).await {
-        put.unwrap().unwrap();
+    let plain = repository(&store).await;
+    // With its age file each that does not compress takes more than its share of the bytes in flight; of the large
+    // ones less than that is expected.
+    for (snapshot, length, writing, reading) in [
+        ("a", 2 << 20, &of.writing, &of.reading),
+        ("b", 6 << 20, &of.writing, &of.reading),
+        ("c", 6 << 20, &plain, &plain),
+    ] {
+        let writer = Arc::new(Writer::begin(Arc::clone(writing), options(snapshot)).await.unwrap());
+        let puts = (0..8).map(|seed| {
+            let writer = Arc::clone(&writer);
+            let stream = stream_of(seed, length, seed % 3 == 0);
+            tokio::spawn(async move { writer.put(stream.clone()).await.map(|(name, _)| (name, stream)) })
+        });
+        let put = futures::future::join_all(puts).await;
+        writer.flush().await.unwrap();
+        assert_eq!(writer.statistics().new_chunks, 8);
+        for put in put {
+            let (name, stream) = put.unwrap().unwrap();
+            let chunk = described(&writer, &name, &stream);
+            assert!(reading.read_chunk(&chunk).await.unwrap() == stream, "{chunk:?}");
+        }
     }
-    writer.flush().await.unwrap();
-    assert_eq!(writer.statistics().new_chunks, 4);
 }

@@ -208,7 +208,7 @@ async fn write(writer: &Writer, snapshot: &str, dice: &mut Dice) -> Result<u64, 
     writer.flush().await?;
     let chunks: Vec<_> = names
         .iter()
-        .map(|(name, number)| described(writer, name, *number))
+        .map(|(name, number)| described(writer, name, &rows(*number)))
         .collect();
     let WriterStatistics { new_chunks, .. } = writer.statistics();
     writer.commit(manifest(snapshot, &chunks)).await?;

@@ -70,18 +70,17 @@ async fn put(writer: &Writer, numbers: impl IntoIterator<Item = u64>) -> Result<
     writer.flush().await?;
     Ok(names
         .into_iter()
-        .map(|(name, number)| described(writer, &name, number))
+        .map(|(name, number)| described(writer, &name, &rows(number)))
         .collect())
 }
 
-fn described(writer: &Writer, name: &ChunkName, number: u64) -> ChunkManifest {
+fn described(writer: &Writer, name: &ChunkName, stream: &[u8]) -> ChunkManifest {
     let StoredChunk {
         object,
         offset,
         stored_bytes,
         sha256,
     } = writer.locate(name).unwrap();
-    let stream = rows(number);
     ChunkManifest {
         name: name.to_string(),
         object,
@@ -89,7 +88,7 @@ fn described(writer: &Writer, name: &ChunkName, number: u64) -> ChunkManifest {
         stored_bytes,
         sha256,
         bytes: stream.len() as u64,
-        rows: memchr::memchr_iter(b'\n', &stream).count() as u64,
+        rows: memchr::memchr_iter(b'\n', stream).count() as u64,
         ..ChunkManifest::default()
     }
 }
