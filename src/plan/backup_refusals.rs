@@ -2,6 +2,7 @@
 
 use super::backup::{BackupPlan, Choice};
 use super::backup_findings::{Client, Database};
+use super::listing::few;
 use super::refusal::Refusal;
 use crate::api::backup::{CompressionMethod, TableName};
 use crate::api::reasons;
@@ -26,10 +27,7 @@ fn table(table: &TableName) -> String {
 }
 
 fn shortened(names: &[String]) -> String {
-    match names.len() {
-        0..=LISTED => names.join(", "),
-        many => format!("{} and {} more", names[..LISTED].join(", "), many - LISTED),
-    }
+    few(names, LISTED)
 }
 
 pub(super) fn database_missing(name: &str, databases: &[Database]) -> Refusal {

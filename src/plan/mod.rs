@@ -8,6 +8,7 @@ pub mod backup_steps;
 pub mod connection;
 pub mod encryption;
 pub mod foreign_rules;
+pub(crate) mod listing;
 pub mod references;
 pub mod refusal;
 pub mod report;

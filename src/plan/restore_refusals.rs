@@ -3,6 +3,7 @@
 mod roles;
 
 use super::backup::Sections;
+use super::listing::{few, first_and_more};
 use super::refusal::Refusal;
 use super::restore::check_target_database;
 use super::restore_findings::{EmptyDatabase, Findings, Foreign, Snapshot, SubscriptionAction};
@@ -48,17 +49,11 @@ pub(super) fn combined(mut refusals: Vec<Refusal>) -> Refusal {
 }
 
 pub(super) fn not_empty(database: &str, count: u64, first: &[String]) -> Refusal {
-    let more = count.saturating_sub(first.len() as u64);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
     Refusal::permanent(
         reasons::TARGET_NOT_EMPTY,
         format!(
-            "The database {database:?} is not empty: it holds {}{more}.",
-            first.join(", ")
+            "The database {database:?} is not empty: it holds {}.",
+            first_and_more(first, usize::try_from(count).unwrap_or(usize::MAX))
         ),
     )
     .object(database)
@@ -309,9 +304,5 @@ pub(super) fn quoted_list(names: &[String]) -> String {
 }
 
 fn limited(texts: &[String]) -> String {
-    let shown = texts[..texts.len().min(MOST_NAMES)].join(", ");
-    match texts.len().saturating_sub(MOST_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+    few(texts, MOST_NAMES)
 }

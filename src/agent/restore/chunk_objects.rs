@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::chunks;
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::plan::listing::first_and_more;
 use crate::postgres::quote::qualified;
 use crate::store::Store;
 use crate::store::encryption::{Identities, Recipients};
@@ -49,18 +50,12 @@ pub(super) async fn open(
     } else {
         reasons::OBJECT_CHANGED
     };
-    let more = short.len().saturating_sub(OBJECTS_NAMED);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
     let named = short.iter().take(OBJECTS_NAMED);
     let named: Vec<_> = named.map(|object| described(database, object)).collect();
     let message = format!(
-        "The backup in {} is damaged: {}{more}.",
+        "The backup in {} is damaged: {}.",
         store.location(),
-        named.join(", ")
+        first_and_more(&named, short.len())
     );
     Err(Refusal::permanent(reason, message)
         .object(&manifest.snapshot)
