@@ -1,6 +1,8 @@
 //! Runs commands and measures them.
 
 use std::fmt;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -62,13 +64,19 @@ pub fn cores() -> f64 {
     std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
 }
 
-/// Runs a command to its end.
-pub fn run(command: &mut Command) -> Run {
+/// Runs a command to its end. What it prints goes to the file `output`: its last line says why it failed.
+pub fn run(command: &mut Command, output: &Path) -> Run {
+    command.stdout(File::create(output).expect("the folder is ours"));
     let begin = Instant::now();
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (status, seen) = watch(&mut child);
     let wall = begin.elapsed();
-    assert!(status.success(), "{command:?} ended with {status}");
+    let printed = || std::fs::read_to_string(output).unwrap_or_default();
+    assert!(
+        status.success(),
+        "{command:?} ended with {status}: {}",
+        printed().lines().last().unwrap_or_default()
+    );
     Run { wall, ..seen }
 }
 

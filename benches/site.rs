@@ -95,8 +95,7 @@ impl<'parts> Site<'parts> {
             .arg("--pg-bin-dir")
             .arg(parts::client_folder(self.server.major))
             .envs(image_environment())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdin(Stdio::null());
         self.run(&mut command)
     }
 
@@ -133,8 +132,7 @@ impl<'parts> Site<'parts> {
         let mut shell = Command::new("bash");
         shell
             .args(["-o", "errexit", "-o", "pipefail", "-c", script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdin(Stdio::null());
         for (name, value) in self.server.client(major, "psql", database).get_envs() {
             match value {
                 Some(value) => shell.env(name, value),
@@ -166,7 +164,7 @@ impl<'parts> Site<'parts> {
         }
         let now = || [self.server.pid(), self.store.pid()].map(measured::cpu_of_server);
         let [server, store] = now();
-        let run = measured::run(command);
+        let run = measured::run(command, &self.folder.path().join("output"));
         self.wait_for_sessions();
         let [server_now, store_now] = now();
         Run {

@@ -7,9 +7,9 @@ use crate::store::manifest::{ChunkedRows, RowFormat};
 use super::destinations::Name;
 
 /// What a session begins with: the settings with which `pg_restore` runs (`_doSetFixedOutputState` in
-/// `pg_backup_archiver.c`), and those with which rows were written as text. No commit waits for a standby, and few
-/// for a disk: a crash takes a chunk away together with its note, and the note of the next stage, which does wait, comes behind all of
-/// them in the log.
+/// `pg_backup_archiver.c`), and those with which rows were written as text. No commit waits for a standby, and none
+/// but that of `commit_and_hint` for the disk: a crash takes a chunk away together with its note, and the note of the
+/// next stage, which does wait, comes behind all of them in the log.
 pub(super) const SESSION: &str = "
 SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
 WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout');
