@@ -55,10 +55,15 @@ pub fn measure(case: &Case<'_>, worst: &mut Worst) -> f64 {
     peak
 }
 
-/// What another backup sends where nothing changed, and where blocks were touched.
-pub fn measure_changes(case: &Case<'_>, worst: &mut Worst) {
+/// Leaves a backup in the store, and nothing else.
+pub fn make(case: &Case<'_>) {
     case.site.empty(BUCKET);
     case.site.back_up(&case.database.name, &spec());
+}
+
+/// What another backup sends where nothing changed, and where blocks were touched.
+pub fn measure_changes(case: &Case<'_>, worst: &mut Worst) {
+    make(case);
     let first = stored(case, BUCKET);
     let again = || {
         let before = stored(case, BUCKET);

@@ -92,6 +92,9 @@ pub fn measure() -> Vec<Figure> {
                 peaks.push(backups::measure(&case, &mut worst));
             }
             if is_wanted("restore") {
+                if !is_wanted("backup") {
+                    backups::make(&case);
+                }
                 restores::measure(&case, &mut worst);
             }
             // One server and one size are enough for what the link bounds.
