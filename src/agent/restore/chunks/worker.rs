@@ -20,6 +20,9 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// for the disk than it saves.
 const HINTED_BYTES: u64 = 1 << 20;
 
+/// Blocks by which a table grows at once, at most (`MAX_BUFFERS_TO_EXTEND_BY` in `hio.c`).
+const MADE_AT_ONCE: u64 = 64;
+
 /// A chunk on its way from the store.
 struct Ahead {
     place: Place,
@@ -164,9 +167,10 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The first block that rows of the chunk are in, or nearly: pages before it have room for few.
+/// The first block that rows of the chunk may be in: what the load before it made and did not fill comes first.
 fn first_block(begun: &[Vec<Option<String>>]) -> Option<u64> {
-    begun.first()?.first()?.as_ref()?.parse().ok()
+    let blocks: u64 = begun.first()?.first()?.as_ref()?.parse().ok()?;
+    Some(blocks.saturating_sub(MADE_AT_ONCE))
 }
 
 fn hint(code: &SqlState) -> &'static str {
