@@ -143,7 +143,7 @@ impl<'namespace> Postgres<'namespace> {
                      END IF;
                      PERFORM pg_sleep(0.002);
                  END LOOP;
-                 EXECUTE format('COPY (SELECT %s) TO PROGRAM ''read backend && kill -STOP $backend''', backend);
+                 EXECUTE format('COPY (SELECT %s) TO PROGRAM %L', backend, $stop${STOP}$stop$);
                  PERFORM set_config('e2e.backend', backend::text, false);
              END $$;
              SELECT current_setting('e2e.backend');"
@@ -154,6 +154,21 @@ impl<'namespace> Postgres<'namespace> {
         }
     }
 }
+
+/// Stops a backend where it holds none of the locks that every other session needs: where it waits for its client
+/// (`epoll_wait`, `epoll_pwait` on x86-64, `epoll_pwait` on arm64), or where a session begins, looks at all locks and
+/// commits beside it. Elsewhere it goes on for a moment.
+const STOP: &str = r#"
+read backend
+while kill -STOP $backend; do
+    read syscall rest < /proc/$backend/syscall
+    case $syscall in 232 | 281 | 22) exit 0 ;; esac
+    look='SELECT txid_current() FROM pg_locks LIMIT 1'
+    timeout 5 psql --no-psqlrc --host=/tmp --username=postgres --command="$look" postgres > /dev/null && exit 0
+    kill -CONT $backend
+    sleep 0.002
+done
+exit 1"#;
 
 /// See [`Postgres::contents`].
 const CONTENTS: &str = r"
