@@ -39,7 +39,7 @@ deny: ## Check the licences, the origins and the duplicates of dependencies
 .PHONY: generate
 generate: packages ## Write the CRDs, their copies, and what kustomize makes of the chart
 	e2e/cluster/install.sh helm
-	cargo run --quiet --locked --bin pgrescue -- crds >$(CRDS)
+	$(PGRESCUE) crds >$(CRDS)
 	for copy in $(CRDS_COPIES); do cp $(CRDS) $$copy; done
 	config/render.sh >config/base/operator.yaml
 

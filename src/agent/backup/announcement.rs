@@ -9,14 +9,11 @@ use crate::plan::backup_steps::names;
 use crate::store::Store;
 use crate::store::repository::{Repository, RepositoryError, Writer, WriterOptions};
 
-/// Room for the rows of a range of 4 MiB while they are compressed; a full pack, with what may come next, takes as much.
-const CHUNK_BYTES_IN_FLIGHT: u64 = 4608 << 10;
-
 /// Compressed bytes of chunks that may be in memory at once: workers with ranges of 4 MiB do not wait for each other to
 /// compress, those with larger chunks only where these compress badly, and all of them wait for a store that is slower
 /// than they are.
 fn bytes_in_flight(parallelism: u8) -> u64 {
-    (u64::from(parallelism) + 1) * CHUNK_BYTES_IN_FLIGHT
+    (u64::from(parallelism) + 1) * WriterOptions::SESSION_BYTES_IN_FLIGHT
 }
 
 /// Time for taking the lock away, within the 30 s that Kubernetes gives a pod to end.

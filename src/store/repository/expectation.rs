@@ -1,7 +1,9 @@
 //! How many bytes a large chunk is likely to take once it is compressed. Pure.
 
+use super::WriterOptions;
+
 /// Chunks of more bytes are large: the sessions of a backup have room for one of this size each.
-const LARGE: usize = 4608 << 10;
+const LARGE: u64 = WriterOptions::SESSION_BYTES_IN_FLIGHT;
 
 /// What the frames of large chunks took of late.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ impl Default for Expectation {
 impl Expectation {
     /// Bytes that the frame of a chunk is likely to fit into; no bound where the chunk is not large.
     pub(super) fn of(&self, bytes: usize) -> usize {
-        if bytes <= LARGE {
+        if bytes as u64 <= LARGE {
             usize::MAX
         } else {
             bytes / 1000 * self.permille * 5 / 4
@@ -29,7 +31,7 @@ impl Expectation {
     /// A frame was made, or was not since it is larger than was expected: it counts as large as its chunk. More is
     /// expected at once, less only after several: a frame that does not fit is made twice.
     pub(super) fn learn(&mut self, bytes: usize, frame_bytes: Option<usize>) {
-        if bytes <= LARGE {
+        if bytes as u64 <= LARGE {
             return;
         }
         let found = frame_bytes.unwrap_or(bytes).saturating_mul(1000).div_ceil(bytes);
@@ -70,9 +72,10 @@ mod tests {
     #[test]
     fn small_chunks_have_all_room_and_teach_nothing() {
         let mut expectation = Expectation::default();
-        assert_eq!(expectation.of(LARGE), usize::MAX);
+        let largest_small = usize::try_from(LARGE).unwrap();
+        assert_eq!(expectation.of(largest_small), usize::MAX);
         let before = expectation.of(CHUNK);
-        expectation.learn(LARGE, None);
+        expectation.learn(largest_small, None);
         expectation.learn(0, Some(0));
         assert_eq!(expectation.of(CHUNK), before);
     }

@@ -54,11 +54,12 @@ impl Compressors {
             None => (self.make().map_err(failed)?, Vec::new()),
         };
         room.clear();
-        let within = most < compress_bound(stream.len());
+        let worst = bound(stream.len());
+        let within = most < worst;
         if within && room.capacity() > most {
             room = Vec::new();
         }
-        room.try_reserve_exact(most.min(compress_bound(stream.len())))
+        room.try_reserve_exact(most.min(worst))
             .map_err(|error| failed(std::io::Error::other(error)))?;
         let frame = match compressor.compress_to_buffer(stream, &mut room) {
             Ok(bytes) if bytes <= COPIED => Some(room.as_slice().to_vec()),

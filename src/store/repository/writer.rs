@@ -30,6 +30,10 @@ pub struct WriterOptions {
 impl WriterOptions {
     /// Room for a full pack and for one chunk of 16 MiB beside it.
     pub const LEAST_BYTES_IN_FLIGHT: u64 = 21 << 20;
+
+    /// What each session needs of `bytes_in_flight`: room for the rows of a range of 4 MiB while they are compressed. A
+    /// full pack, with what may come next, takes as much.
+    pub const SESSION_BYTES_IN_FLIGHT: u64 = 4608 << 10;
 }
 
 /// Where a chunk is stored.
