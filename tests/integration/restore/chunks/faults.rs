@@ -19,7 +19,7 @@ use crate::restore::{Request, runtime};
 
 /// Runs until the gate, does something, and expects a failure that keeps what is there.
 #[track_caller]
-fn fails_at_the_gate(request: &Request, target: &Database<'_>, fault: impl FnOnce()) -> Failed {
+pub(super) fn fails_at_the_gate(request: &Request, target: &Database<'_>, fault: impl FnOnce()) -> Failed {
     let failed = runtime().block_on(async {
         let (result, ()) = tokio::join!(request.run(), async {
             at_the_gate(target).await;

@@ -3,10 +3,11 @@
 use pgrescue::api::status::FailureClass;
 use serde_json::{Value, json};
 
-use super::{Cut, at_the_gate, with_gate};
+use super::faults::fails_at_the_gate;
+use super::{Cut, with_gate};
 use crate::parts::PostgresServer;
+use crate::restore::Request;
 use crate::restore::snapshot::Snapshot;
-use crate::restore::{Request, runtime};
 
 #[test]
 fn pages_are_not_left_for_the_first_reader_to_write_again() {
@@ -26,23 +27,15 @@ fn pages_are_not_left_for_the_first_reader_to_write_again() {
         let target = server.reserve_database("hinted");
         // One session: the gate is in a smaller table, which comes later.
         let request = Request::into(&snapshot, &target).with("jobs", json!(1));
-        let (result, plan) = runtime().block_on(async {
-            tokio::join!(request.run(), async {
-                at_the_gate(&target).await;
-                let sql = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count(*) FROM \"la\"\"r.ge\"";
-                let plan = tokio::task::block_in_place(|| {
-                    // All pages are written, all commits in the log on disk: a reader sets every hint that is missing.
-                    target.psql("CHECKPOINT");
-                    target.psql(sql)
-                });
-                request.stop.cancel();
-                serde_json::from_str::<Value>(&plan).expect("JSON")
-            })
+        let mut plan = Value::Null;
+        let failed = fails_at_the_gate(&request, &target, || {
+            // All pages are written, all commits in the log on disk: a reader sets every hint that is missing.
+            target.psql("CHECKPOINT");
+            let sql = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count(*) FROM \"la\"\"r.ge\"";
+            plan = serde_json::from_str(&target.psql(sql)).expect("JSON");
+            request.stop.cancel();
         });
-        assert_eq!(
-            result.expect_err("it was stopped").refusal.class,
-            FailureClass::Interrupted
-        );
+        assert_eq!(failed.refusal.class, FailureClass::Interrupted);
         let blocks = |what: &str| {
             plan[0]["Plan"][format!("Shared {what} Blocks")]
                 .as_u64()
