@@ -1,7 +1,7 @@
 //! The bytes of a connection: what has come and is not read yet, and the way out.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -115,20 +115,32 @@ impl Channel {
         Pin::new(&mut *self.stream)
     }
 
-    /// Sends all of it. What the server sends is read meanwhile: it may not read on before that.
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut left = bytes;
+    /// Sends all of the parts, one behind the other. They are copied only where the stream takes one at a time, as one
+    /// with TLS does. What the server sends is read meanwhile: it may not read on before that.
+    pub(super) async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let whole = if self.stream.is_write_vectored() {
+            Vec::new()
+        } else {
+            parts.concat()
+        };
+        let mut left: Vec<_> = if whole.is_empty() {
+            parts.iter().map(|part| IoSlice::new(part)).collect()
+        } else {
+            vec![IoSlice::new(&whole)]
+        };
+        let mut left = left.as_mut_slice();
+        IoSlice::advance_slices(&mut left, 0); // those without bytes go
         poll_fn(|context| {
             loop {
                 let sent = if left.is_empty() {
                     self.stream().poll_flush(context).map_ok(|()| None)
                 } else {
-                    self.stream().poll_write(context, left).map_ok(Some)
+                    self.stream().poll_write_vectored(context, left).map_ok(Some)
                 };
                 match sent {
                     Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(Some(0))) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(Some(sent))) => left = left.get(sent..).unwrap_or_default(),
+                    Poll::Ready(Ok(Some(sent))) => IoSlice::advance_slices(&mut left, sent),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         self.drop_notices();

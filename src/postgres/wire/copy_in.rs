@@ -7,45 +7,42 @@ use postgres_protocol::message::frontend;
 use super::error::WireError;
 use super::{HEADER, WireSession};
 
-/// Bytes of one CopyData message that the server is sent, as it has room for the whole of a message.
-const MESSAGE: usize = 64 * 1024;
+/// Bytes of the stream in one CopyData message: the server has room for the whole of a message.
+const PIECE: usize = 64 * 1024 - HEADER;
 
 /// A running `COPY … FROM STDIN`. Dropped before its end, it leaves the session of no use, and nothing of it stays.
 #[derive(Debug)]
 pub struct CopyIn<'a> {
     session: &'a mut WireSession,
-    /// The message under way, with room for its header.
-    message: Vec<u8>,
+    /// Bytes that are too few for a message.
+    kept: Vec<u8>,
     /// A call failed, or its future was dropped.
     failed: bool,
 }
 
 impl<'a> CopyIn<'a> {
     pub(super) fn new(session: &'a mut WireSession) -> Self {
-        let mut message = Vec::with_capacity(MESSAGE);
-        message.extend_from_slice(&[COPY_DATA_TAG, 0, 0, 0, 0]);
         Self {
             session,
-            message,
+            kept: Vec::new(),
             failed: false,
         }
     }
 
     /// Sends bytes of the stream, cut wherever the caller likes. An error of the server may show here, or in `finish`.
+    /// What fills a message is not copied, without TLS.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         if std::mem::replace(&mut self.failed, true) {
             return Err(WireError::Unfinished);
         }
         let mut left = bytes;
-        while !left.is_empty() {
-            let (now, later) = left.split_at(left.len().min(MESSAGE - self.message.len()));
-            self.message.extend_from_slice(now);
+        while self.kept.len() + left.len() >= PIECE {
+            let (now, later) = left.split_at(PIECE - self.kept.len());
+            self.send_kept_and(now).await?;
+            self.check().await?;
             left = later;
-            if self.message.len() == MESSAGE {
-                self.send_message().await?;
-                self.check().await?;
-            }
         }
+        self.kept.extend_from_slice(left);
         self.failed = false;
         Ok(())
     }
@@ -55,8 +52,8 @@ impl<'a> CopyIn<'a> {
         if self.failed {
             return Err(WireError::Unfinished);
         }
-        if self.message.len() > HEADER {
-            self.send_message().await?;
+        if !self.kept.is_empty() {
+            self.send_kept_and(&[]).await?;
         }
         let mut done = BytesMut::new();
         frontend::copy_done(&mut done);
@@ -81,13 +78,13 @@ impl<'a> CopyIn<'a> {
         }
     }
 
-    async fn send_message(&mut self) -> Result<(), WireError> {
-        let length = u32::try_from(self.message.len() - 1).unwrap_or(u32::MAX);
-        if let Some(field) = self.message.get_mut(1..HEADER) {
-            field.copy_from_slice(&length.to_be_bytes());
-        }
-        self.session.send(&self.message).await?;
-        self.message.truncate(HEADER);
+    /// Sends what was kept and `bytes` as one message.
+    async fn send_kept_and(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let length = size_of::<u32>() + self.kept.len() + bytes.len(); // without the tag
+        let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        let header: [u8; HEADER] = [COPY_DATA_TAG, a, b, c, d];
+        self.session.send_parts(&[&header, &self.kept, bytes]).await?;
+        self.kept.clear();
         Ok(())
     }
 

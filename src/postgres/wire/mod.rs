@@ -246,7 +246,11 @@ impl WireSession {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        match self.channel.send(bytes).await {
+        self.send_parts(&[bytes]).await
+    }
+
+    async fn send_parts(&mut self, parts: &[&[u8]]) -> Result<(), WireError> {
+        match self.channel.send(parts).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.reason(error).await),
         }

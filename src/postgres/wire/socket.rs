@@ -4,7 +4,7 @@
 //! is waited for, each piece wakes a thread, which costs about a tenth of a backup's processor time. So in the middle of
 //! a bulk nothing waits for the socket: it is read every millisecond, and what came meanwhile lies in the kernel's buffer.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -144,14 +144,26 @@ impl AsyncRead for BulkSocket {
 
 impl AsyncWrite for BulkSocket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Waiting::ByClock(stream) = &mut this.waiting {
-            match stream.write(bytes) {
+            match stream.write_vectored(parts) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
         }
-        Pin::new(this.by_readiness()?).poll_write(context, bytes)
+        Pin::new(this.by_readiness()?).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

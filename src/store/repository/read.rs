@@ -13,6 +13,9 @@ use crate::store::{Store, StoreError};
 /// How often a chunk is read that does not fit its hash: the damage may have come on the way.
 const ATTEMPTS: u32 = 2;
 
+/// Room that a stored chunk gets at once, in bytes; where the manifest claims more, the bytes have to come first.
+const ROOM: usize = 16 << 20;
+
 impl Repository {
     /// The COPY stream of a chunk that a manifest names, proved: SHA-256 of what is stored, one whole age file where it
     /// is encrypted, one zstd frame and nothing behind it, the length, and the keyed hash. Memory: `stored_bytes`,
@@ -122,7 +125,8 @@ async fn read_stored(
         .read(&chunk.object, Some(chunk.offset..end))
         .await
         .map_err(explain)?;
-    let mut stored = Vec::new();
+    let room = usize::try_from(chunk.stored_bytes).unwrap_or(ROOM);
+    let mut stored = Vec::with_capacity(room.min(ROOM));
     while let Some(bytes) = stream.try_next().await.map_err(explain)? {
         stored.extend_from_slice(&bytes);
         if stored.len() as u64 > chunk.stored_bytes {

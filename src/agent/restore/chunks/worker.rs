@@ -13,9 +13,6 @@ use crate::plan::Refusal;
 use crate::postgres::wire::{WireError, WireSession};
 use crate::store::repository::RepositoryError;
 
-/// Bytes that are handed over at once.
-const PIECE_BYTES: usize = 256 * 1024;
-
 /// Rows of at least so many bytes are read once they are loaded, for the hint bits: with fewer, it would cost more waits
 /// for the disk than it saves.
 const HINTED_BYTES: u64 = 1 << 20;
@@ -183,8 +180,6 @@ fn hint(code: &SqlState) -> &'static str {
 
 async fn copy(session: &mut WireSession, sql: &str, stream: &[u8]) -> Result<u64, WireError> {
     let mut copy = session.copy_in(sql).await?;
-    for piece in stream.chunks(PIECE_BYTES) {
-        copy.write(piece).await?;
-    }
+    copy.write(stream).await?;
     copy.finish().await
 }
