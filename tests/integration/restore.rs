@@ -5,6 +5,7 @@ mod chunks;
 mod credentials;
 mod exactly_once;
 mod faults;
+mod index_builds;
 mod refusals;
 mod roles;
 mod round_trip;

@@ -17,6 +17,7 @@ mod finish;
 mod foreign_servers;
 mod guard;
 pub(super) mod identity;
+mod index_builds;
 mod ledger;
 mod make_database;
 mod mark;

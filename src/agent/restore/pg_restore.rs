@@ -6,6 +6,7 @@ use super::attempt::Attempt;
 use super::failure;
 use crate::api::reasons;
 use crate::plan::Refusal;
+use crate::postgres::archive::Toc;
 use crate::postgres::connection::ConnectionSettings;
 use crate::postgres::memory_file::MemoryFile;
 use crate::postgres::program::{Program, ProgramOutput};
@@ -34,15 +35,15 @@ pub(super) fn program(attempt: &Attempt<'_>, settings: &ConnectionSettings, sect
     program
 }
 
-/// Restores a section of definitions from the table of contents alone, on `jobs` connections.
+/// Restores a section of definitions from a table of contents without data, on `jobs` connections.
 pub(super) async fn definitions(
     attempt: &Attempt<'_>,
     settings: &ConnectionSettings,
+    toc: &Toc,
     section: &str,
     jobs: u8,
 ) -> Result<(), Refusal> {
-    let toc = attempt.definitions.toc.without_data().to_bytes();
-    let file = MemoryFile::new("archive", &toc).map_err(|error| {
+    let file = MemoryFile::new("archive", &toc.to_bytes()).map_err(|error| {
         let message = format!("No file could be made in memory for pg_restore: {error}.");
         Refusal::temporary(reasons::INTERNAL, message).hint("Give the agent more memory.")
     })?;

@@ -1,8 +1,8 @@
 //! Step `post-data`: indexes, constraints, triggers, policies, publications, materialized views' rows, in parallel.
 
 use super::attempt::Attempt;
-use super::pg_restore;
 use super::resume::{self, Stage};
+use super::{index_builds, pg_restore};
 use crate::plan::Refusal;
 
 /// Memory for building indexes that all connections share, in KiB: twice the server's `shared_buffers`, which says how
@@ -21,18 +21,23 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
     let row = session
         .query_one(
             "SELECT pg_size_bytes(current_setting('maintenance_work_mem')) / 1024, \
-                    pg_size_bytes(current_setting('shared_buffers')) / 1024",
+                    pg_size_bytes(current_setting('shared_buffers')) / 1024, \
+                    current_setting('max_parallel_maintenance_workers')::bigint",
             &[],
         )
         .await
-        .map_err(|error| session.refusal(&error, "reading maintenance_work_mem", None))?;
-    let [set, buffers] = [0, 1].map(|column| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default());
-    let wanted = (2 * buffers).clamp(LEAST_KIB, MOST_KIB) / u64::from(jobs.max(1));
+        .map_err(|error| session.refusal(&error, "reading what indexes are built with", None))?;
+    let [set, buffers, parallel_workers] =
+        [0, 1, 2].map(|column| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default());
+    let memory = ((2 * buffers).clamp(LEAST_KIB, MOST_KIB) / u64::from(jobs.max(1))).max(set);
     let settings = attempt
         .target
         .settings()
-        .with_setting("maintenance_work_mem", &format!("{}kB", wanted.max(set)));
-    pg_restore::definitions(attempt, &settings, "post-data", jobs).await?;
+        .with_setting("maintenance_work_mem", &format!("{memory}kB"));
+    let mut toc = attempt.definitions.toc.without_data();
+    let conforming = toc.standard_conforming_strings();
+    index_builds::prepare(&mut toc.entries, conforming, parallel_workers, memory);
+    pg_restore::definitions(attempt, &settings, &toc, "post-data", jobs).await?;
     if resumable {
         resume::note(attempt, Stage::PostDataDone).await?;
     }

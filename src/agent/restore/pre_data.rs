@@ -17,7 +17,8 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<String, Refusal> {
     for part in first {
         run_set_aside(attempt, &session, part).await?;
     }
-    pg_restore::definitions(attempt, &attempt.target.settings(), "pre-data", 1).await?;
+    let toc = attempt.definitions.toc.without_data();
+    pg_restore::definitions(attempt, &attempt.target.settings(), &toc, "pre-data", 1).await?;
     for part in after {
         run_set_aside(attempt, &session, part).await?;
     }

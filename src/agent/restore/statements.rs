@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pg_query::protobuf::{GrantStmt, ObjectType, ParseResult, RoleSpec, RoleSpecType, VariableSetKind, a_const};
+use pg_query::protobuf::{
+    ConstrType, GrantStmt, ObjectType, ParseResult, RoleSpec, RoleSpecType, VariableSetKind, a_const,
+};
 use pg_query::{DeparseOptions, Node, NodeEnum, ParserOptions};
 
 use crate::postgres::quote::{identifier, literal};
@@ -134,6 +136,26 @@ impl Statements {
             let node = raw.stmt.as_ref().and_then(|stmt| stmt.node.as_ref());
             matches!(node, Some(NodeEnum::VariableSetStmt(set)) if set.name == "session_authorization")
         })
+    }
+
+    /// Whether the first statement builds a B-tree: `CREATE INDEX … USING btree`, or `ALTER TABLE … ADD CONSTRAINT` of a
+    /// primary key or of unique columns. `WITHOUT OVERLAPS` takes a GiST index.
+    pub(super) fn begin_with_a_b_tree(&self) -> bool {
+        let node = |node: &Node| node.node.clone();
+        match self.tree.stmts.first().and_then(|raw| node(raw.stmt.as_ref()?)) {
+            Some(NodeEnum::IndexStmt(index)) => index.access_method == "btree",
+            Some(NodeEnum::AlterTableStmt(alter)) => alter.cmds.first().and_then(node).is_some_and(|command| {
+                let NodeEnum::AlterTableCmd(command) = command else {
+                    return false;
+                };
+                let Some(NodeEnum::Constraint(constraint)) = command.def.as_deref().and_then(node) else {
+                    return false;
+                };
+                let kinds = [ConstrType::ConstrPrimary, ConstrType::ConstrUnique];
+                kinds.contains(&constraint.contype()) && !constraint.without_overlaps && constraint.indexname.is_empty()
+            }),
+            _ => false,
+        }
     }
 
     /// Settings, which sessions have from their beginning, and everything else.
