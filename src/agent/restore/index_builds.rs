@@ -3,7 +3,7 @@
 //! and keep what the session has.
 
 use super::statements::Statements;
-use crate::postgres::archive::{Text, TocEntry};
+use crate::postgres::archive::{Text, Toc};
 
 /// Memory in which one process sorts the rows of a B-tree, in KiB. With less, PostgreSQL takes no parallel workers
 /// (`plan_create_index_workers` in `planner.c`).
@@ -12,21 +12,18 @@ const SORT_KIB: u64 = 32 * 1024;
 /// Puts the memory of each B-tree before the statement that builds it; `pg_restore` runs both as one transaction.
 /// `parallel_workers` are those that the server allows, with which the session shares the memory; `most_kib` is what the
 /// session has for other indexes.
-pub(super) fn prepare(
-    entries: &mut [TocEntry],
-    standard_conforming_strings: bool,
-    parallel_workers: u64,
-    most_kib: u64,
-) {
+pub(super) fn prepare(toc: &mut Toc, parallel_workers: u64, most_kib: u64) {
     let memory = most_kib.min(SORT_KIB * (parallel_workers + 1));
     let setting = format!("SET LOCAL maintenance_work_mem = '{memory}kB';\n");
+    let conforming = toc.standard_conforming_strings();
     let kinds = ["INDEX", "CONSTRAINT"];
-    for entry in entries
+    for entry in toc
+        .entries
         .iter_mut()
         .filter(|entry| kinds.iter().any(|kind| entry.description == *kind))
     {
         let Some(definition) = &entry.definition else { continue };
-        let statements = Statements::parse(&entry.label(), &definition.lossy(), standard_conforming_strings);
+        let statements = Statements::parse(&entry.label(), &definition.lossy(), conforming);
         if statements.is_ok_and(|statements| statements.begin_with_a_b_tree()) {
             entry.definition = Some(Text::from([setting.as_bytes(), definition.as_bytes()].concat()));
         }
@@ -36,34 +33,16 @@ pub(super) fn prepare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::archive::Section;
-
-    fn entry(description: &str, definition: &[u8]) -> TocEntry {
-        TocEntry {
-            dump_id: 1,
-            has_data: false,
-            catalog_table_oid: 0,
-            catalog_oid: 0,
-            tag: None,
-            description: description.into(),
-            section: Section::PostData,
-            definition: Some(definition.to_vec().into()),
-            drop_statement: None,
-            copy_statement: None,
-            schema: None,
-            tablespace: None,
-            table_access_method: None,
-            relation_kind: 0,
-            owner: None,
-            with_oids: None,
-            dependencies: Vec::new(),
-        }
-    }
+    use crate::postgres::archive::TocEntry;
+    use crate::postgres::archive::sample::{entry, toc};
 
     fn prepared(description: &str, definition: &[u8], parallel_workers: u64, most_kib: u64) -> Vec<u8> {
-        let mut entries = [entry(description, definition)];
-        prepare(&mut entries, true, parallel_workers, most_kib);
-        let [TocEntry { definition, .. }] = entries;
+        let mut toc = toc([TocEntry {
+            definition: Some(definition.to_vec().into()),
+            ..entry(10, description, "", "")
+        }]);
+        prepare(&mut toc, parallel_workers, most_kib);
+        let definition = toc.entry(10).unwrap().definition.as_ref();
         definition.unwrap().as_bytes().to_vec()
     }
 

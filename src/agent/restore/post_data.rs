@@ -35,8 +35,7 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
         .settings()
         .with_setting("maintenance_work_mem", &format!("{memory}kB"));
     let mut toc = attempt.definitions.toc.without_data();
-    let conforming = toc.standard_conforming_strings();
-    index_builds::prepare(&mut toc.entries, conforming, parallel_workers, memory);
+    index_builds::prepare(&mut toc, parallel_workers, memory);
     pg_restore::definitions(attempt, &settings, &toc, "post-data", jobs).await?;
     if resumable {
         resume::note(attempt, Stage::PostDataDone).await?;

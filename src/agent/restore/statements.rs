@@ -141,21 +141,20 @@ impl Statements {
     /// Whether the first statement builds a B-tree: `CREATE INDEX … USING btree`, or `ALTER TABLE … ADD CONSTRAINT` of a
     /// primary key or of unique columns. `WITHOUT OVERLAPS` takes a GiST index.
     pub(super) fn begin_with_a_b_tree(&self) -> bool {
-        let node = |node: &Node| node.node.clone();
-        match self.tree.stmts.first().and_then(|raw| node(raw.stmt.as_ref()?)) {
-            Some(NodeEnum::IndexStmt(index)) => index.access_method == "btree",
-            Some(NodeEnum::AlterTableStmt(alter)) => alter.cmds.first().and_then(node).is_some_and(|command| {
-                let NodeEnum::AlterTableCmd(command) = command else {
-                    return false;
-                };
-                let Some(NodeEnum::Constraint(constraint)) = command.def.as_deref().and_then(node) else {
-                    return false;
-                };
-                let kinds = [ConstrType::ConstrPrimary, ConstrType::ConstrUnique];
-                kinds.contains(&constraint.contype()) && !constraint.without_overlaps && constraint.indexname.is_empty()
-            }),
-            _ => false,
-        }
+        let first = self.tree.stmts.first().and_then(|raw| raw.stmt.as_ref());
+        let alter = match first.and_then(|first| first.node.as_ref()) {
+            Some(NodeEnum::IndexStmt(index)) => return index.access_method == "btree",
+            Some(NodeEnum::AlterTableStmt(alter)) => alter,
+            _ => return false,
+        };
+        let Some(NodeEnum::AlterTableCmd(command)) = alter.cmds.first().and_then(|it| it.node.as_ref()) else {
+            return false;
+        };
+        let Some(NodeEnum::Constraint(constraint)) = command.def.as_ref().and_then(|it| it.node.as_ref()) else {
+            return false;
+        };
+        let kinds = [ConstrType::ConstrPrimary, ConstrType::ConstrUnique];
+        kinds.contains(&constraint.contype()) && !constraint.without_overlaps && constraint.indexname.is_empty()
     }
 
     /// Settings, which sessions have from their beginning, and everything else.

@@ -118,15 +118,11 @@ impl Channel {
     /// Sends all of the parts, one behind the other. They are copied only where the stream takes one at a time, as one
     /// with TLS does. What the server sends is read meanwhile: it may not read on before that.
     pub(super) async fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        let whole = if self.stream.is_write_vectored() {
-            Vec::new()
-        } else {
-            parts.concat()
-        };
-        let mut left: Vec<_> = if whole.is_empty() {
-            parts.iter().map(|part| IoSlice::new(part)).collect()
-        } else {
-            vec![IoSlice::new(&whole)]
+        let one_at_a_time = parts.len() > 1 && !self.stream.is_write_vectored();
+        let whole = one_at_a_time.then(|| parts.concat());
+        let mut left: Vec<_> = match &whole {
+            Some(whole) => vec![IoSlice::new(whole)],
+            None => parts.iter().map(|part| IoSlice::new(part)).collect(),
         };
         let mut left = left.as_mut_slice();
         IoSlice::advance_slices(&mut left, 0); // those without bytes go

@@ -240,7 +240,7 @@ fn a_failure_among_the_indexes_begins_anew() {
     );
     source.psql(
         "CREATE OR REPLACE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
-            'BEGIN IF pg_catalog.current_query() LIKE ''%CREATE INDEX%'' THEN PERFORM pg_catalog.pg_sleep(600); END IF; RETURN $1; END'",
+            'BEGIN IF pg_catalog.current_query() LIKE ''SET LOCAL maintenance_work_mem = %;\nCREATE INDEX%'' THEN PERFORM pg_catalog.pg_sleep(600); END IF; RETURN $1; END'",
     );
     let snapshot = Snapshot::chunked(&source, Cut::default());
     let target = server.reserve_database("indexed");
