@@ -160,6 +160,11 @@ impl Reporter {
         });
     }
 
+    /// How far a step under way is.
+    pub fn step_message(&self, name: &str, message: impl Into<String>) {
+        self.change(|state| set_step(state, name, StepState::Running, Some(message.into())));
+    }
+
     /// A step ended well.
     pub fn step_done(&self, name: &str, message: impl Into<String>) {
         self.step_ended(name, StepState::Done, message.into());

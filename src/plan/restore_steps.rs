@@ -23,7 +23,9 @@ pub mod names {
     pub const PRE_DATA: &str = "pre-data";
     /// Loads rows and large objects.
     pub const DATA: &str = "data";
-    /// Builds indexes, constraints, triggers and the like.
+    /// Builds the indexes of tables that have rows.
+    pub const INDEXES: &str = "indexes";
+    /// Makes constraints, triggers and the like, and all other indexes.
     pub const POST_DATA: &str = "post-data";
     /// Collects statistics.
     pub const ANALYZE: &str = "analyze";
@@ -81,7 +83,7 @@ pub struct Steps {
     pub foreign_servers: Vec<ForeignServerChange>,
     /// What becomes of subscriptions, by name.
     pub subscriptions: BTreeMap<String, SubscriptionAction>,
-    /// Connections for chunks of rows, post-data, ANALYZE and the checks.
+    /// Connections for chunks of rows, indexes, post-data, ANALYZE and the checks.
     pub jobs: u8,
     /// Gives every object to the restoring role.
     pub no_owner: bool,
@@ -302,11 +304,20 @@ impl Steps {
         ));
         if self.has_data() {
             steps.push(step(names::DATA, self.describe_data()));
+            steps.push(step(
+                names::INDEXES,
+                format!("Build the indexes of tables with rows on {} connections.", self.jobs),
+            ));
         }
         steps.push(step(
             names::POST_DATA,
             format!(
-                "Build indexes, constraints, triggers and policies on {} connections{}.",
+                "Restore {} on {} connections{}.",
+                if self.has_data() {
+                    "constraints, triggers, policies and the other indexes"
+                } else {
+                    "indexes, constraints, triggers and policies"
+                },
                 self.jobs,
                 self.describe_subscriptions()
             ),

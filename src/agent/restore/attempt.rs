@@ -1,5 +1,7 @@
 //! One attempt of a restore that has been decided: what every step needs.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
 use super::count_rows::Counts;
@@ -30,6 +32,8 @@ pub(super) struct Attempt<'a> {
     pub guard: Guard,
     /// How far the restore is, where that is noted in the target: a later attempt goes on from there.
     pub stage: Option<Stage>,
+    /// Entries of the archive whose indexes the step `indexes` built, by number.
+    pub built_indexes: BTreeSet<i32>,
     /// Rows of the restored tables, once they are counted.
     pub counts: Counts,
 }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use super::attempt::Attempt;
+use super::pg_restore;
 use crate::api::reasons;
 use crate::plan::Refusal;
 use crate::postgres::archive::{Text, TocEntry};
@@ -20,10 +21,6 @@ use crate::postgres::sqlstate;
 const LONGEST_REPEAT: Duration = Duration::from_secs(30);
 /// Bytes that the probe for a full disk writes in a transaction that is rolled back.
 const PROBE_ROWS: u32 = 4000;
-
-/// Settings with which `pg_restore` runs statements (`_doSetFixedOutputState` in `pg_backup_archiver.c`).
-const AS_PG_RESTORE: &str = "SET LOCAL search_path = ''; SET LOCAL check_function_bodies = false; \
-    SET LOCAL xmloption = content; SET LOCAL row_security = off; SET LOCAL client_min_messages = warning";
 
 /// What `pg_restore` said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,14 +135,16 @@ fn lost(attempt: &Attempt<'_>, message: &str) -> Refusal {
 async fn repeat(entry: &TocEntry, complaint: &Complaint, session: &Session) -> Option<Refusal> {
     let definition = entry.definition.as_ref().and_then(Text::to_str);
     let statement = complaint.statement.as_deref().or(definition)?;
-    session.batch_execute(&format!("BEGIN; {AS_PG_RESTORE}")).await.ok()?;
+    session.batch_execute(pg_restore::SESSION).await.ok()?;
+    session.batch_execute("BEGIN").await.ok()?;
     let result = timeout(LONGEST_REPEAT, session.batch_execute(statement)).await;
     let error = result.ok()?.err()?;
     let refusal = session.refusal(&error, &format!("restoring {}", entry.label()), None);
     Some(of_restore(refusal))
 }
 
-fn of_restore(mut refusal: Refusal) -> Refusal {
+/// A failure of a statement of the archive.
+pub(super) fn of_restore(mut refusal: Refusal) -> Refusal {
     if refusal.reason == reasons::INTERNAL {
         reasons::RESTORE_FAILED.clone_into(&mut refusal.reason);
     }

@@ -5,6 +5,7 @@
 mod analyze;
 mod attempt;
 mod before;
+mod build_limits;
 mod chunk_objects;
 mod chunks;
 mod clean_up;
@@ -17,7 +18,7 @@ mod finish;
 mod foreign_servers;
 mod guard;
 pub(super) mod identity;
-mod index_builds;
+mod indexes;
 mod ledger;
 mod make_database;
 mod mark;
@@ -174,10 +175,12 @@ async fn run_steps(attempt: &mut Attempt<'_>) -> Result<(), Refusal> {
     }
     if found == Some(Stage::PostDataDone) {
         skip(attempt, names::DATA);
+        skip(attempt, names::INDEXES);
         skip(attempt, names::POST_DATA);
     } else {
         if attempt.steps.has_data() {
             step!(attempt, names::DATA, data::run(attempt));
+            step!(attempt, names::INDEXES, indexes::run(attempt));
         }
         step!(attempt, names::POST_DATA, post_data::run(attempt));
     }

@@ -12,6 +12,14 @@ use crate::postgres::memory_file::MemoryFile;
 use crate::postgres::program::{Program, ProgramOutput};
 use crate::postgres::quote::literal;
 
+/// Settings with which `pg_restore` runs statements (`_doSetFixedOutputState` in `pg_backup_archiver.c`), for a session of
+/// ours that runs one of the archive. `standard_conforming_strings` is as the archive says.
+pub(super) const SESSION: &str = "
+SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout');
+SET check_function_bodies = false; SET xmloption = content; SET client_min_messages = warning; SET row_security = off;
+SELECT pg_catalog.set_config('search_path', '', false)";
+
 /// `pg_restore` of a section into the target database; the input is still to be given.
 pub(super) fn program(attempt: &Attempt<'_>, settings: &ConnectionSettings, section: &str) -> Program {
     let mut program = Program::new(&attempt.tools, "pg_restore")

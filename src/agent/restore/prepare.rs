@@ -97,6 +97,7 @@ pub(super) async fn prepare<'a>(plan: &'a RestorePlan, context: &'a Context) -> 
         secrets: secrets.masked,
         guard,
         stage: None,
+        built_indexes: BTreeSet::new(),
         counts: Counts::new(),
     })))
 }

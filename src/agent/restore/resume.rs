@@ -16,9 +16,10 @@ use crate::postgres::quote::{identifier, literal};
 /// What a later attempt finds done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Definitions and the archive's own data are there. Of the chunks, those that are noted.
+    /// Definitions and the archive's own data are there. Of the chunks, those that are noted; of the indexes over them,
+    /// those that are found.
     Rows,
-    /// Indexes and constraints are half made: nobody can tell which.
+    /// Constraints, triggers and the like are half made: nobody can tell which.
     PostDataBegun,
     /// Everything is there but the checks.
     PostDataDone,
@@ -281,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_made_indexes_are_the_only_stage_that_nobody_can_go_on_from() {
+    fn half_made_post_data_is_the_only_stage_that_nobody_can_go_on_from() {
         for stage in [Stage::Rows, Stage::PostDataBegun, Stage::PostDataDone] {
             assert_eq!(Stage::of_name(stage.name()), Some(stage));
             assert_eq!(stage.can_go_on(), stage != Stage::PostDataBegun);

@@ -27,6 +27,19 @@ pub(super) enum StatementError {
     },
 }
 
+/// An index as its statement names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MadeIndex {
+    /// The table by schema and name.
+    pub table: (String, String),
+    /// Name of the index, and of the constraint.
+    pub name: String,
+    /// Whether it is a B-tree.
+    pub b_tree: bool,
+    /// Whether a constraint makes it.
+    pub constraint: bool,
+}
+
 /// Statements of one entry.
 pub(super) struct Statements {
     object: String,
@@ -138,23 +151,38 @@ impl Statements {
         })
     }
 
-    /// Whether the first statement builds a B-tree: `CREATE INDEX … USING btree`, or `ALTER TABLE … ADD CONSTRAINT` of a
-    /// primary key or of unique columns. `WITHOUT OVERLAPS` takes a GiST index.
-    pub(super) fn begin_with_a_b_tree(&self) -> bool {
-        let first = self.tree.stmts.first().and_then(|raw| raw.stmt.as_ref());
-        let alter = match first.and_then(|first| first.node.as_ref()) {
-            Some(NodeEnum::IndexStmt(index)) => return index.access_method == "btree",
-            Some(NodeEnum::AlterTableStmt(alter)) => alter,
-            _ => return false,
+    /// The index that the first statement makes: `CREATE INDEX`, or `ALTER TABLE … ADD CONSTRAINT` of a constraint that
+    /// has one. `WITHOUT OVERLAPS` takes a GiST index.
+    pub(super) fn index_made_first(&self) -> Option<MadeIndex> {
+        let first = self.tree.stmts.first()?.stmt.as_ref()?.node.as_ref()?;
+        let (relation, name, b_tree, constraint) = match first {
+            NodeEnum::IndexStmt(index) => (&index.relation, &index.idxname, index.access_method == "btree", false),
+            NodeEnum::AlterTableStmt(alter) => {
+                let NodeEnum::AlterTableCmd(command) = alter.cmds.first()?.node.as_ref()? else {
+                    return None;
+                };
+                let NodeEnum::Constraint(added) = command.def.as_ref()?.node.as_ref()? else {
+                    return None;
+                };
+                let b_tree = match added.contype() {
+                    ConstrType::ConstrPrimary | ConstrType::ConstrUnique => !added.without_overlaps,
+                    ConstrType::ConstrExclusion => false,
+                    _ => return None,
+                };
+                if !added.indexname.is_empty() {
+                    return None;
+                }
+                (&alter.relation, &added.conname, b_tree, true)
+            }
+            _ => return None,
         };
-        let Some(NodeEnum::AlterTableCmd(command)) = alter.cmds.first().and_then(|it| it.node.as_ref()) else {
-            return false;
-        };
-        let Some(NodeEnum::Constraint(constraint)) = command.def.as_ref().and_then(|it| it.node.as_ref()) else {
-            return false;
-        };
-        let kinds = [ConstrType::ConstrPrimary, ConstrType::ConstrUnique];
-        kinds.contains(&constraint.contype()) && !constraint.without_overlaps && constraint.indexname.is_empty()
+        let relation = relation.as_ref()?;
+        Some(MadeIndex {
+            table: (relation.schemaname.clone(), relation.relname.clone()),
+            name: name.clone(),
+            b_tree,
+            constraint,
+        })
     }
 
     /// Settings, which sessions have from their beginning, and everything else.

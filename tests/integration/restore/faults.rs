@@ -147,7 +147,7 @@ fn a_statement_that_fails_is_named_with_its_sqlstate() {
     assert_eq!(failed.refusal.reason, reasons::RESTORE_FAILED, "{failed:?}");
     assert_eq!(failed.refusal.object.as_deref(), Some("INDEX public.broken"));
     assert_eq!(failed.refusal.sqlstate.as_deref(), Some("22012"), "{failed:?}");
-    assert_eq!(failed.step.as_deref(), Some("post-data"));
+    assert_eq!(failed.step.as_deref(), Some("indexes"));
     assert!(failed.refusal.message.contains("was dropped"), "{failed:?}");
     assert!(!target.exists());
 }

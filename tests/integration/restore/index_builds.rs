@@ -26,7 +26,7 @@ fn a_b_tree_is_sorted_in_little_memory_and_another_index_has_all_of_it() {
             let sql = format!("SET enable_seqscan = off; SELECT count(*) FROM \"t\"\"1\" WHERE {condition}");
             target.psql(&sql)
         };
-        assert_eq!(found("memory(id) = '96MB'"), "10", "{major}");
+        assert_eq!(found("memory(id) = '32MB'"), "10", "{major}");
         assert_eq!(found("ARRAY[memory(id)] @> ARRAY['128MB']"), "10", "{major}");
     }
 }

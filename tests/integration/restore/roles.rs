@@ -60,7 +60,7 @@ fn roles_that_were_made_go_again_when_the_restore_fails() {
     let failed = Request::into(&Snapshot::of(&source), &target)
         .with("globals", json!("Missing"))
         .fail();
-    assert_eq!(failed.step.as_deref(), Some("post-data"), "{failed:?}");
+    assert_eq!(failed.step.as_deref(), Some("indexes"), "{failed:?}");
     assert!(failed.refusal.message.contains("\"undone_owner\""), "{failed:?}");
     assert!(!target.exists());
     assert_eq!(

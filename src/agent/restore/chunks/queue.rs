@@ -20,8 +20,9 @@ struct Lane {
     working: u64,
 }
 
-/// Chunks that wait. The table with most bytes for each worker that is at it comes first: so the largest table has
-/// workers to the end, and no more than it needs, since streams into one table hold each other up.
+/// Chunks that wait. A worker stays at a table to its end, and then goes to the largest that nobody is at: so as many
+/// tables as can be get their rows in the order in which they were stored, and no two streams into one table hold each
+/// other up. What is left at the end is shared.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     lanes: Vec<Lane>,
@@ -48,10 +49,18 @@ impl Queue {
         Self { lanes }
     }
 
-    /// The next chunk; `None` where none waits.
-    pub(super) fn take(&mut self) -> Option<Place> {
+    /// The next chunk for a worker whose last one was of the table `at`; `None` where none waits.
+    pub(super) fn take(&mut self, at: Option<usize>) -> Option<Place> {
         let waiting = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
-        let lane = waiting.max_by_key(|lane| (lane.bytes / (lane.working + 1), std::cmp::Reverse(lane.table)))?;
+        let lane = waiting.max_by_key(|lane| {
+            let share = lane.bytes / (lane.working + 1);
+            (
+                at == Some(lane.table),
+                lane.working == 0,
+                share,
+                std::cmp::Reverse(lane.table),
+            )
+        })?;
         let (ordinal, bytes) = lane.waiting.pop_front()?;
         lane.bytes -= bytes;
         lane.working += 1;
@@ -90,43 +99,38 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_table_comes_first_and_workers_spread_over_tables_of_one_size() {
-        let mut queue = queue(&[&[10], &[30, 30, 30], &[30, 30, 30]]);
-        assert_eq!(queue.take(), Some(place(1, 0)));
-        assert_eq!(queue.take(), Some(place(2, 0)));
-        assert_eq!(queue.take(), Some(place(1, 1)));
-        queue.done(2);
-        assert_eq!(queue.take(), Some(place(2, 1)));
+    fn a_worker_takes_the_largest_table_that_nobody_is_at_and_stays_to_its_end() {
+        let mut queue = queue(&[&[10], &[90, 90, 90], &[30, 30]]);
+        assert_eq!(queue.take(None), Some(place(1, 0)));
+        assert_eq!(queue.take(None), Some(place(2, 0)));
+        assert_eq!(queue.take(Some(2)), Some(place(2, 1)));
+        assert_eq!(queue.take(Some(1)), Some(place(1, 1)));
+        assert_eq!(queue.take(Some(2)), Some(place(0, 0)));
+        assert_eq!(queue.take(Some(0)), Some(place(1, 2)), "what is left is shared");
+        assert_eq!(queue.take(Some(1)), None);
     }
 
     #[test]
-    fn a_table_that_holds_nearly_everything_keeps_every_worker() {
-        let mut queue = queue(&[&[1; 3], &[100; 9]]);
-        let first: Vec<_> = (0..4).filter_map(|_| queue.take()).collect();
-        assert!(first.iter().all(|place| place.table == 1), "{first:?}");
+    fn workers_without_a_table_of_their_own_go_where_most_is_left_for_each() {
+        let mut queue = queue(&[&[10; 3], &[100; 9]]);
+        let first: Vec<_> = (0..4).filter_map(|_| queue.take(None)).collect();
+        assert_eq!(first, [place(1, 0), place(0, 0), place(1, 1), place(1, 2)]);
+        queue.done(0);
+        assert_eq!(queue.take(None), Some(place(0, 1)));
     }
 
     #[test]
     fn every_chunk_is_given_out_once_and_empty_ones_too() {
         let mut queue = queue(&[&[0, 0], &[5], &[7, 0, 7]]);
         let mut taken = Vec::new();
-        while let Some(place) = queue.take() {
+        while let Some(place) = queue.take(None) {
             taken.push(place);
             if taken.len().is_multiple_of(2) {
                 queue.done(place.table);
             }
         }
         taken.sort();
-        assert_eq!(
-            taken,
-            [
-                place(0, 0),
-                place(0, 1),
-                place(1, 0),
-                place(2, 0),
-                place(2, 1),
-                place(2, 2)
-            ]
-        );
+        let all = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)];
+        assert_eq!(taken, all.map(|(table, ordinal)| place(table, ordinal)));
     }
 }

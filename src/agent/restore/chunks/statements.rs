@@ -5,18 +5,19 @@ use crate::postgres::quote::{identifier, literal, qualified};
 use crate::store::manifest::{ChunkedRows, RowFormat};
 
 use super::destinations::Name;
+use crate::agent::restore::pg_restore;
 
-/// What a session begins with: the settings with which `pg_restore` runs (`_doSetFixedOutputState` in
-/// `pg_backup_archiver.c`), and those with which rows were written as text. No commit waits for a standby, and none
-/// but that of `commit_and_hint` for the disk: a crash takes a chunk away together with its note, and the note of the
-/// next stage, which does wait, comes behind all of them in the log. What `commit_and_hint` reads is a range of blocks,
-/// also where the database turns such scans off.
-pub(super) const SESSION: &str = "
-SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout');
-SET standard_conforming_strings = on; SET check_function_bodies = false; SET xmloption = content;
-SET client_min_messages = warning; SET row_security = off; SET synchronous_commit = off; SET max_parallel_workers_per_gather = 0; SET jit = off; SET enable_tidscan = on; SET DateStyle = ISO; SET IntervalStyle = postgres;
-SELECT pg_catalog.set_config('search_path', '', false)";
+/// What a session begins with: the settings with which `pg_restore` runs, and those with which rows were written as text.
+/// No commit waits for a standby, and none but that of `commit_and_hint` for the disk: a crash takes a chunk away together
+/// with its note, and the note of the next stage, which does wait, comes behind all of them in the log. What
+/// `commit_and_hint` reads is a range of blocks, also where the database turns such scans off.
+pub(super) fn session() -> String {
+    format!(
+        "{}; SET standard_conforming_strings = on; SET DateStyle = ISO; SET IntervalStyle = postgres; \
+         SET synchronous_commit = off; SET max_parallel_workers_per_gather = 0; SET jit = off; SET enable_tidscan = on",
+        pg_restore::SESSION
+    )
+}
 
 /// The table that the notes of a table's chunks stand in: a crash of the server must empty both or none.
 pub(super) const fn notes(unlogged: bool) -> &'static str {

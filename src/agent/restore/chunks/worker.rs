@@ -51,16 +51,16 @@ impl<'a> Worker<'a> {
     pub(super) async fn run(self) -> Result<Vec<Refused>, Refusal> {
         let mut session = WireSession::connect(&self.load.attempt.target.settings()).await?;
         session
-            .execute(statements::SESSION)
+            .execute(&statements::session())
             .await
             .map_err(|error| error.refusal("preparing a session that loads rows", None))?;
         let mut refused = Vec::new();
-        let mut ahead = self.read_next(Vec::new());
+        let mut ahead = self.read_next(None, Vec::new());
         let mut room = Vec::new();
         while let Some(Ahead { place, reading }) = ahead.take() {
             let stream = reading.await.map_err(RepositoryError::WorkLost).and_then(|read| read);
             let stream = stream.map_err(|error| self.damaged(place, error))?;
-            ahead = self.read_next(std::mem::take(&mut room));
+            ahead = self.read_next(Some(place.table), std::mem::take(&mut room));
             match self.load(&mut session, place, &stream).await? {
                 End::Loaded => self.load.report(place),
                 End::Refused(chunk) => refused.push(chunk),
@@ -75,9 +75,9 @@ impl<'a> Worker<'a> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the next chunk into the memory of one that is loaded.
-    fn read_next(&self, room: Vec<u8>) -> Option<Ahead> {
-        let place = self.queue().take()?;
+    /// Reads the chunk that follows one of the table `at`, into the memory of one that is loaded.
+    fn read_next(&self, at: Option<usize>, room: Vec<u8>) -> Option<Ahead> {
+        let place = self.queue().take(at)?;
         let repository = Arc::clone(self.load.repository);
         let chunk = self.load.chunk(place).clone();
         let reading = async move { repository.read_chunk_into(room, &chunk).await };

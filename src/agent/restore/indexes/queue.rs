@@ -1,0 +1,159 @@
+//! Which index is built next, and with how many parallel workers. Pure.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::build::IndexBuild;
+use crate::agent::restore::count_rows::Table;
+
+/// Indexes that wait, and the tables of those that are being built. As many processes as the restore has connections
+/// build them: with more, each would get less of a processor, and parallel workers sort and merge more than one
+/// process does.
+pub(super) struct Queue {
+    /// The next one first.
+    waiting: Vec<IndexBuild>,
+    /// With their parallel workers.
+    running: Vec<(IndexBuild, u64)>,
+    jobs: u64,
+    most_workers: u64,
+}
+
+impl Queue {
+    /// What is largest comes first, so that the end is shared by small ones. What keeps others away from its table comes
+    /// before them: it counts as much as all of them. A statement may have `most_workers`.
+    pub(super) fn new(mut builds: Vec<IndexBuild>, jobs: u8, most_workers: u64) -> Self {
+        let mut of_tables: BTreeMap<Table, u64> = BTreeMap::new();
+        for build in &builds {
+            *of_tables.entry(build.table.clone()).or_default() += build.bytes;
+        }
+        builds.sort_by_key(|build| {
+            let bytes = if build.locks_table {
+                of_tables.get(&build.table).copied().unwrap_or_default()
+            } else {
+                build.bytes
+            };
+            (Reverse(bytes), !build.locks_table, build.dump_id)
+        });
+        Self {
+            waiting: builds,
+            running: Vec::new(),
+            jobs: jobs.max(1).into(),
+            most_workers,
+        }
+    }
+
+    /// The next index and its parallel workers; `None` where none can be begun before another is done.
+    pub(super) fn take(&mut self) -> Option<(IndexBuild, u64)> {
+        let at = self.waiting.iter().position(|build| self.can_begin(build))?;
+        let bytes: u64 = self.waiting.iter().map(|build| build.bytes).sum();
+        let build = self.waiting.remove(at);
+        self.running.push((build.clone(), 0));
+        let workers = self.share(&build, bytes).max(self.spare()).min(self.most_workers);
+        if let Some((_, of_this)) = self.running.last_mut() {
+            *of_this = workers;
+        }
+        Some((build, workers))
+    }
+
+    /// The index is built.
+    pub(super) fn done(&mut self, dump_id: i32) {
+        self.running.retain(|(build, _)| build.dump_id != dump_id);
+    }
+
+    fn can_begin(&self, build: &IndexBuild) -> bool {
+        let mut beside = self.running.iter().filter(|(running, _)| running.table == build.table);
+        beside.all(|(running, _)| !running.locks_table && !build.locks_table)
+    }
+
+    /// Workers for an index that takes more than one connection's part of all `bytes` that are left: it would be
+    /// built alone at the end.
+    fn share(&self, build: &IndexBuild, bytes: u64) -> u64 {
+        let part = u128::from(build.bytes) * u128::from(self.jobs) + u128::from(bytes) / 2;
+        let part = part.checked_div(u128::from(bytes)).unwrap_or(1);
+        u64::try_from(part).unwrap_or(u64::MAX).saturating_sub(1)
+    }
+
+    /// Connections that have nothing to begin beside what is being built.
+    fn spare(&self) -> u64 {
+        let mut beside = Vec::new();
+        for build in self.waiting.iter().filter(|build| self.can_begin(build)) {
+            let kept_away =
+                |other: &&IndexBuild| other.table == build.table && (other.locks_table || build.locks_table);
+            if !beside.iter().any(kept_away) {
+                beside.push(build);
+            }
+        }
+        let at_work: u64 = self.running.iter().map(|(_, workers)| 1 + workers).sum();
+        self.jobs.saturating_sub(at_work + beside.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds of tables: name, bytes, whether a constraint makes the index.
+    fn queue(builds: &[(&str, u64, bool)], jobs: u8) -> Queue {
+        let builds = builds
+            .iter()
+            .zip(1..)
+            .map(|((table, bytes, constraint), dump_id)| IndexBuild::sample(dump_id, table, *bytes, *constraint));
+        Queue::new(builds.collect(), jobs, 4)
+    }
+
+    fn take(queue: &mut Queue) -> Option<(i32, u64)> {
+        queue.take().map(|(build, workers)| (build.dump_id, workers))
+    }
+
+    #[test]
+    fn the_largest_come_first_with_one_process_each() {
+        let mut queue = queue(
+            &[("a", 10, false), ("b", 30, true), ("c", 20, false), ("d", 10, true)],
+            2,
+        );
+        assert_eq!(take(&mut queue), Some((2, 0)));
+        assert_eq!(take(&mut queue), Some((3, 0)));
+        queue.done(3);
+        assert_eq!(take(&mut queue), Some((4, 0)));
+        queue.done(2);
+        queue.done(4);
+        assert_eq!(take(&mut queue), Some((1, 1)), "the last one has both");
+        assert_eq!(take(&mut queue), None);
+    }
+
+    #[test]
+    fn what_locks_its_table_is_built_alone_there() {
+        let mut queue = queue(&[("a", 9, false), ("a", 2, true), ("a", 9, false), ("b", 10, false)], 4);
+        assert_eq!(take(&mut queue), Some((2, 2)), "two connections are left over");
+        assert_eq!(take(&mut queue), Some((4, 0)), "they are taken");
+        assert_eq!(take(&mut queue), None);
+        queue.done(2);
+        assert_eq!(take(&mut queue).map(|(build, _)| build), Some(1));
+        assert_eq!(take(&mut queue).map(|(build, _)| build), Some(3));
+    }
+
+    #[test]
+    fn a_constraint_waits_for_the_indexes_of_its_table() {
+        let mut queue = queue(&[("a", 9, false)], 2);
+        assert!(take(&mut queue).is_some());
+        queue.waiting.push(IndexBuild::sample(7, "a", 9, true));
+        assert_eq!(take(&mut queue), None);
+        queue.done(1);
+        assert_eq!(take(&mut queue), Some((7, 1)));
+    }
+
+    #[test]
+    fn an_index_that_would_be_left_alone_has_workers_from_the_beginning() {
+        let mut queue = queue(&[("a", 80, true), ("b", 10, true), ("c", 10, true)], 2);
+        assert_eq!(take(&mut queue), Some((1, 1)));
+        assert_eq!(take(&mut queue), Some((2, 0)));
+    }
+
+    #[test]
+    fn no_index_has_more_workers_than_the_server_allows() {
+        let mut queue = queue(&[("a", 80, true)], 64);
+        assert_eq!(take(&mut queue), Some((1, 4)));
+        let mut none = Queue::new(Vec::new(), 2, 4);
+        assert_eq!(take(&mut none), None);
+    }
+}
