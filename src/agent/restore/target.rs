@@ -17,6 +17,12 @@ use crate::postgres::sqlstate;
 /// Databases that every server has, in the order in which libpq's programs try them.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
+/// Has autovacuum, which comes to tables that were just filled, give way at once to a session that waits for its lock;
+/// by default that takes a second for each table (`ProcSleep` in `proc.c`, after `deadlock_timeout`, which only superusers
+/// may set).
+pub(super) const PASS_AUTOVACUUM: &str = "
+SELECT pg_catalog.set_config('deadlock_timeout', '50ms', false) FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper";
+
 /// The target's server, as this attempt reaches it.
 #[derive(Clone, Debug)]
 pub(super) struct Target {

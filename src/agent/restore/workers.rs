@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::future::try_join_all;
 
 use super::attempt::Attempt;
+use super::target::PASS_AUTOVACUUM;
 use crate::plan::Refusal;
 use crate::postgres::connection::Session;
 
@@ -19,6 +20,8 @@ where
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let worker = async || {
         let session = attempt.target.connect().await?;
+        let set = session.batch_execute(PASS_AUTOVACUUM).await;
+        set.map_err(|error| session.refusal(&error, "preparing a session", None))?;
         let mut results = Vec::new();
         while let Some(item) = next() {
             attempt.check_stop()?;

@@ -27,8 +27,8 @@ pub(super) struct IndexBuild {
     pub index: String,
     /// Whether it keeps all other builds away from the table, as `ALTER TABLE` does.
     pub locks_table: bool,
-    /// Bytes that it had at the source, which stand for the time that it takes.
-    pub bytes: u64,
+    /// Stands for the time that it takes.
+    pub cost: u64,
     b_tree: bool,
     tablespace: Option<String>,
     definition: String,
@@ -36,6 +36,10 @@ pub(super) struct IndexBuild {
 
 /// Bytes of a row in an index whose size the manifest does not know.
 const BYTES_OF_A_ROW: u64 = 20;
+
+/// Bytes of a table that are read in the time in which one byte of its index is sorted and written: 9 in measurements of
+/// four indexes over one table.
+const READ_FOR_ONE_WRITTEN: u64 = 8;
 
 /// The indexes of tables that have rows, as far as nothing else of post-data has to come before. The others are left to
 /// `pg_restore`, with those whose statements a session in UTF-8 cannot send as they are.
@@ -70,13 +74,14 @@ impl IndexBuild {
         let table = filled.get(&made.table)?;
         let index = table.indexes.iter().find(|index| index.name == made.name);
         let bytes = index.and_then(|index| index.bytes);
+        let bytes = bytes.unwrap_or(table.rows.unwrap_or_default() * BYTES_OF_A_ROW);
         Some(Self {
             dump_id: entry.dump_id,
             label,
             table: made.table,
             index: made.name,
             locks_table: made.constraint,
-            bytes: bytes.unwrap_or(table.rows.unwrap_or_default() * BYTES_OF_A_ROW),
+            cost: bytes + table.table_bytes.unwrap_or_default() / READ_FOR_ONE_WRITTEN,
             b_tree: made.b_tree,
             tablespace,
             definition,
@@ -84,14 +89,14 @@ impl IndexBuild {
     }
 
     #[cfg(test)]
-    pub(super) fn sample(dump_id: i32, table: &str, bytes: u64, constraint: bool) -> Self {
+    pub(super) fn sample(dump_id: i32, table: &str, cost: u64, constraint: bool) -> Self {
         Self {
             dump_id,
             label: String::new(),
             table: ("s".into(), table.into()),
             index: format!("i{dump_id}"),
             locks_table: constraint,
-            bytes,
+            cost,
             b_tree: true,
             tablespace: None,
             definition: String::new(),
@@ -142,6 +147,7 @@ mod tests {
             schema: "s".into(),
             name: name.into(),
             rows: Some(rows),
+            table_bytes: bytes.map(|bytes| 8 * bytes),
             indexes: vec![IndexManifest {
                 name: index.into(),
                 bytes,
@@ -173,11 +179,11 @@ mod tests {
         };
         assert_eq!((index.table.1.as_str(), index.index.as_str()), ("t", "i.\u{e9}"));
         assert_eq!(
-            (index.bytes, index.locks_table, index.label.as_str()),
-            (8192, false, "INDEX tag")
+            (index.cost, index.locks_table, index.label.as_str()),
+            (2 * 8192, false, "INDEX tag")
         );
         assert_eq!((primary.table.1.as_str(), primary.index.as_str()), ("sm.\"all", "p"));
-        assert_eq!((primary.bytes, primary.locks_table), (400, true));
+        assert_eq!((primary.cost, primary.locks_table), (400, true));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use super::attempt::Attempt;
 use super::build_limits::BuildLimits;
 use super::count_rows::Table;
+use super::target::PASS_AUTOVACUUM;
 use super::{failure, pg_restore};
 use crate::plan::Refusal;
 use crate::plan::restore_steps::names;
@@ -105,7 +106,10 @@ async fn open(attempt: &Attempt<'_>) -> Result<WireSession, Refusal> {
     } else {
         "off"
     };
-    let sql = format!("{}; SET standard_conforming_strings = {strings}", pg_restore::SESSION);
+    let sql = format!(
+        "{}; {PASS_AUTOVACUUM}; SET standard_conforming_strings = {strings}",
+        pg_restore::SESSION
+    );
     let set = session.execute(&sql).await;
     set.map_err(|error| error.refusal("preparing a session that builds indexes", None))?;
     Ok(session)

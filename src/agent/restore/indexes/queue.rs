@@ -19,20 +19,20 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// What is largest comes first, so that the end is shared by small ones. What keeps others away from its table comes
+    /// What takes longest comes first, so that the end is shared by short ones. What keeps others away from its table comes
     /// before them: it counts as much as all of them. A statement may have `most_workers`.
     pub(super) fn new(mut builds: Vec<IndexBuild>, jobs: u8, most_workers: u64) -> Self {
         let mut of_tables: BTreeMap<Table, u64> = BTreeMap::new();
         for build in &builds {
-            *of_tables.entry(build.table.clone()).or_default() += build.bytes;
+            *of_tables.entry(build.table.clone()).or_default() += build.cost;
         }
         builds.sort_by_key(|build| {
-            let bytes = if build.locks_table {
+            let cost = if build.locks_table {
                 of_tables.get(&build.table).copied().unwrap_or_default()
             } else {
-                build.bytes
+                build.cost
             };
-            (Reverse(bytes), !build.locks_table, build.dump_id)
+            (Reverse(cost), !build.locks_table, build.dump_id)
         });
         Self {
             waiting: builds,
@@ -45,10 +45,9 @@ impl Queue {
     /// The next index and its parallel workers; `None` where none can be begun before another is done.
     pub(super) fn take(&mut self) -> Option<(IndexBuild, u64)> {
         let at = self.waiting.iter().position(|build| self.can_begin(build))?;
-        let bytes: u64 = self.waiting.iter().map(|build| build.bytes).sum();
         let build = self.waiting.remove(at);
         self.running.push((build.clone(), 0));
-        let workers = self.share(&build, bytes).max(self.spare()).min(self.most_workers);
+        let workers = self.share(&build).max(self.spare()).min(self.most_workers);
         if let Some((_, of_this)) = self.running.last_mut() {
             *of_this = workers;
         }
@@ -65,11 +64,17 @@ impl Queue {
         beside.all(|(running, _)| !running.locks_table && !build.locks_table)
     }
 
-    /// Workers for an index that takes more than one connection's part of all `bytes` that are left: it would be
-    /// built alone at the end.
-    fn share(&self, build: &IndexBuild, bytes: u64) -> u64 {
-        let part = u128::from(build.bytes) * u128::from(self.jobs) + u128::from(bytes) / 2;
-        let part = part.checked_div(u128::from(bytes)).unwrap_or(1);
+    /// Workers for an index that takes more than one connection's part of what waits, itself included: it would be built
+    /// alone at the end.
+    fn share(&self, build: &IndexBuild) -> u64 {
+        let cost: u128 = self
+            .waiting
+            .iter()
+            .chain([build])
+            .map(|build| u128::from(build.cost))
+            .sum();
+        let part = u128::from(build.cost) * u128::from(self.jobs) + cost / 2;
+        let part = part.checked_div(cost).unwrap_or(1);
         u64::try_from(part).unwrap_or(u64::MAX).saturating_sub(1)
     }
 
@@ -92,12 +97,12 @@ impl Queue {
 mod tests {
     use super::*;
 
-    /// Builds of tables: name, bytes, whether a constraint makes the index.
+    /// Builds of tables: name, cost, whether a constraint makes the index.
     fn queue(builds: &[(&str, u64, bool)], jobs: u8) -> Queue {
         let builds = builds
             .iter()
             .zip(1..)
-            .map(|((table, bytes, constraint), dump_id)| IndexBuild::sample(dump_id, table, *bytes, *constraint));
+            .map(|((table, cost, constraint), dump_id)| IndexBuild::sample(dump_id, table, *cost, *constraint));
         Queue::new(builds.collect(), jobs, 4)
     }
 
@@ -106,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_come_first_with_one_process_each() {
+    fn the_longest_come_first_with_one_process_each() {
         let mut queue = queue(
             &[("a", 10, false), ("b", 30, true), ("c", 20, false), ("d", 10, true)],
             2,
@@ -116,7 +121,6 @@ mod tests {
         queue.done(3);
         assert_eq!(take(&mut queue), Some((4, 0)));
         queue.done(2);
-        queue.done(4);
         assert_eq!(take(&mut queue), Some((1, 1)), "the last one has both");
         assert_eq!(take(&mut queue), None);
     }
