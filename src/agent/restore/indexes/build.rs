@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn relations() -> Vec<RelationManifest> {
-        let relation = |name: &str, rows, index: &str, bytes| RelationManifest {
+        let relation = |name: &str, rows, index: &str, bytes: Option<u64>| RelationManifest {
             schema: "s".into(),
             name: name.into(),
             rows: Some(rows),

@@ -1,19 +1,26 @@
 //! Which index is built next, and with how many parallel workers. Pure.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::build::IndexBuild;
 use crate::agent::restore::count_rows::Table;
 
-/// Indexes that wait, and the tables of those that are being built. As many processes as the restore has connections
-/// build them: with more, each would get less of a processor, and parallel workers sort and merge more than one
-/// process does.
+/// An index that is being built.
+struct Running {
+    dump_id: i32,
+    table: Table,
+    locks_table: bool,
+    workers: u64,
+}
+
+/// Indexes that wait, and those that are being built: by as many processes as the restore has connections. With more, each
+/// would get less of a processor, and parallel workers sort and merge more than one process does.
 pub(super) struct Queue {
     /// The next one first.
-    waiting: Vec<IndexBuild>,
-    /// With their parallel workers.
-    running: Vec<(IndexBuild, u64)>,
+    waiting: VecDeque<IndexBuild>,
+    waiting_cost: u64,
+    running: Vec<Running>,
     jobs: u64,
     most_workers: u64,
 }
@@ -26,7 +33,7 @@ impl Queue {
         for build in &builds {
             *of_tables.entry(build.table.clone()).or_default() += build.cost;
         }
-        builds.sort_by_key(|build| {
+        builds.sort_by_cached_key(|build| {
             let cost = if build.locks_table {
                 of_tables.get(&build.table).copied().unwrap_or_default()
             } else {
@@ -35,7 +42,8 @@ impl Queue {
             (Reverse(cost), !build.locks_table, build.dump_id)
         });
         Self {
-            waiting: builds,
+            waiting_cost: of_tables.values().sum(),
+            waiting: builds.into(),
             running: Vec::new(),
             jobs: jobs.max(1).into(),
             most_workers,
@@ -45,51 +53,57 @@ impl Queue {
     /// The next index and its parallel workers; `None` where none can be begun before another is done.
     pub(super) fn take(&mut self) -> Option<(IndexBuild, u64)> {
         let at = self.waiting.iter().position(|build| self.can_begin(build))?;
-        let build = self.waiting.remove(at);
-        self.running.push((build.clone(), 0));
-        let workers = self.share(&build).max(self.spare()).min(self.most_workers);
-        if let Some((_, of_this)) = self.running.last_mut() {
-            *of_this = workers;
+        let build = self.waiting.remove(at)?;
+        let share = self.share(&build);
+        self.waiting_cost = self.waiting_cost.saturating_sub(build.cost);
+        self.running.push(Running {
+            dump_id: build.dump_id,
+            table: build.table.clone(),
+            locks_table: build.locks_table,
+            workers: 0,
+        });
+        let workers = share.max(self.spare()).min(self.most_workers);
+        if let Some(running) = self.running.last_mut() {
+            running.workers = workers;
         }
         Some((build, workers))
     }
 
     /// The index is built.
     pub(super) fn done(&mut self, dump_id: i32) {
-        self.running.retain(|(build, _)| build.dump_id != dump_id);
+        self.running.retain(|running| running.dump_id != dump_id);
     }
 
     fn can_begin(&self, build: &IndexBuild) -> bool {
-        let mut beside = self.running.iter().filter(|(running, _)| running.table == build.table);
-        beside.all(|(running, _)| !running.locks_table && !build.locks_table)
+        let mut beside = self.running.iter().filter(|running| running.table == build.table);
+        beside.all(|running| !running.locks_table && !build.locks_table)
     }
 
     /// Workers for an index that takes more than one connection's part of what waits, itself included: it would be built
     /// alone at the end.
     fn share(&self, build: &IndexBuild) -> u64 {
-        let cost: u128 = self
-            .waiting
-            .iter()
-            .chain([build])
-            .map(|build| u128::from(build.cost))
-            .sum();
-        let part = u128::from(build.cost) * u128::from(self.jobs) + cost / 2;
-        let part = part.checked_div(cost).unwrap_or(1);
+        let waiting = u128::from(self.waiting_cost);
+        let part = u128::from(build.cost) * u128::from(self.jobs) + waiting / 2;
+        let part = part.checked_div(waiting).unwrap_or(1);
         u64::try_from(part).unwrap_or(u64::MAX).saturating_sub(1)
     }
 
     /// Connections that have nothing to begin beside what is being built.
     fn spare(&self) -> u64 {
-        let mut beside = Vec::new();
+        let at_work: u64 = self.running.iter().map(|running| 1 + running.workers).sum();
+        let idle = self.jobs.saturating_sub(at_work);
+        let mut beside: Vec<&IndexBuild> = Vec::new();
         for build in self.waiting.iter().filter(|build| self.can_begin(build)) {
+            if beside.len() as u64 == idle {
+                break;
+            }
             let kept_away =
                 |other: &&IndexBuild| other.table == build.table && (other.locks_table || build.locks_table);
             if !beside.iter().any(kept_away) {
                 beside.push(build);
             }
         }
-        let at_work: u64 = self.running.iter().map(|(_, workers)| 1 + workers).sum();
-        self.jobs.saturating_sub(at_work + beside.len() as u64)
+        idle - beside.len() as u64
     }
 }
 
@@ -140,7 +154,8 @@ mod tests {
     fn a_constraint_waits_for_the_indexes_of_its_table() {
         let mut queue = queue(&[("a", 9, false)], 2);
         assert!(take(&mut queue).is_some());
-        queue.waiting.push(IndexBuild::sample(7, "a", 9, true));
+        queue.waiting.push_back(IndexBuild::sample(7, "a", 9, true));
+        queue.waiting_cost += 9;
         assert_eq!(take(&mut queue), None);
         queue.done(1);
         assert_eq!(take(&mut queue), Some((7, 1)));

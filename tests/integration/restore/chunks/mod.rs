@@ -29,14 +29,16 @@ pub fn with_gate(source: &Database<'_>) {
     );
 }
 
-/// Waits until the restore sleeps at the gate.
+/// Waits until the restore sleeps at the gate, and has loaded all of `first`, which may be another session's.
 pub async fn at_the_gate(target: &Database<'_>) {
-    let sql = format!(
+    let sleepers = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event = 'PgSleep'",
         target.name
     );
+    let is_reached =
+        || target.server.psql("postgres", &sleepers) != "0" && target.psql("SELECT count(*) FROM first") == "4000";
     let deadline = Instant::now() + Duration::from_mins(1);
-    while tokio::task::block_in_place(|| target.server.psql("postgres", &sql)) == "0" {
+    while !tokio::task::block_in_place(is_reached) {
         assert!(Instant::now() < deadline, "nobody came to the gate");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
