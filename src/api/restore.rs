@@ -44,7 +44,8 @@ pub struct PgRestoreSpec {
     /// What to do with subscriptions, whose connection strings were stripped. Default: `Fail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Subscriptions>,
-    /// Connections that build indexes and constraints in parallel, 1 to 64. Default: 2.
+    /// Connections that load rows and build indexes and constraints in parallel, 1 to 64. Each keeps about one of the
+    /// server's processors busy. Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub jobs: Option<u8>,

@@ -100,7 +100,7 @@ pub struct CleanUpRestorePlan {
 
 /// Longest name that PostgreSQL keeps whole, in bytes (`NAMEDATALEN` - 1).
 const LONGEST_NAME_BYTES: usize = 63;
-/// Connections for post-data where the spec does not say.
+/// Connections where the spec does not say.
 const DEFAULT_JOBS: u8 = 2;
 /// More connections than this are a mistake: each is a backend on the target.
 const MOST_JOBS: u8 = 64;

@@ -24,7 +24,7 @@ use build::IndexBuild;
 use queue::Queue;
 
 /// Valid indexes by schema and name of the table and name of the index.
-const FOUND: &str = "
+const VALID_INDEXES: &str = "
 SELECT nspname::text, t.relname::text, i.relname::text FROM pg_index
 JOIN pg_class t ON t.oid = indrelid JOIN pg_namespace n ON n.oid = t.relnamespace JOIN pg_class i ON i.oid = indexrelid
 WHERE indisvalid";
@@ -43,22 +43,19 @@ pub(super) async fn run(attempt: &mut Attempt<'_>) -> Result<String, Refusal> {
         .collect();
     let found = wanted - missing.len();
     build_all(attempt, limits, missing, found).await?;
-    Ok(message(wanted, found))
+    Ok(message(wanted - found, found))
 }
 
 fn message(built: usize, found: usize) -> String {
     match found {
         0 => format!("{built} indexes built"),
-        found => format!(
-            "{} indexes built, {found} were there from an earlier attempt",
-            built - found
-        ),
+        found => format!("{built} indexes built, {found} were there from an earlier attempt"),
     }
 }
 
 /// What an earlier attempt built. The tables are this restore's, so their indexes are too.
 async fn find(session: &Session) -> Result<BTreeSet<(Table, String)>, Refusal> {
-    let rows = session.query(FOUND, &[]).await;
+    let rows = session.query(VALID_INDEXES, &[]).await;
     let rows = rows.map_err(|error| session.refusal(&error, "reading which indexes are built", None))?;
     let found = rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2)));
     Ok(found.collect())
