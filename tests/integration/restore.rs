@@ -17,6 +17,7 @@ use pgrescue::agent::Context;
 use pgrescue::agent::progress::{AgentStatus, Reporter};
 use pgrescue::agent::restore;
 use pgrescue::api::restore::PgRestoreSpec;
+use pgrescue::api::status::StepStatus;
 use pgrescue::plan::report::{Done, Failed};
 use pgrescue::plan::restore::{RestorePlan, SnapshotSource};
 use pgrescue::plan::storage::StoragePlan;
@@ -163,6 +164,13 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// A step by its name.
+    #[track_caller]
+    pub fn step(&self, name: &str) -> &StepStatus {
+        let mut steps = self.status.steps.iter();
+        steps.find(|step| step.name == name).expect("a step")
+    }
+
     /// Status of a condition; `None` where it is Unknown or not there.
     pub fn condition(&self, r#type: &str) -> Option<bool> {
         let found = self

@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::foreign_servers::UnmatchedForeignServers;
 use crate::api::reasons;
+use crate::api::status::StepState;
 use crate::plan::connection::ConnectionPlan;
 use crate::plan::restore::SnapshotSource;
 use crate::plan::restore_findings::{ExtensionNeed, KnownRole, Needs, Server, Snapshot};

@@ -14,8 +14,8 @@ struct Running {
     workers: u64,
 }
 
-/// Indexes that wait, and those that are being built: by as many processes as the restore has connections. With more, each
-/// would get less of a processor, and parallel workers sort and merge more than one process does.
+/// Indexes that wait, and those that are being built: by as many processes as the restore has connections, but for the
+/// last ones. With more, each would get less of a processor, and parallel workers sort and merge more than one process does.
 pub(super) struct Queue {
     /// The next one first.
     waiting: VecDeque<IndexBuild>,

@@ -17,16 +17,22 @@ use crate::parts::{Database, PostgresServer, Toxiproxy};
 use crate::restore::snapshot::Snapshot;
 use crate::restore::{Request, runtime};
 
-/// Runs until the gate, does something, and expects a failure that keeps what is there.
+/// Runs until the gate, does something, and expects a failure.
 #[track_caller]
-pub(super) fn fails_at_the_gate(request: &Request, target: &Database<'_>, fault: impl FnOnce()) -> Failed {
-    let failed = runtime().block_on(async {
+fn is_ended_at_the_gate(request: &Request, target: &Database<'_>, fault: impl FnOnce()) -> Failed {
+    runtime().block_on(async {
         let (result, ()) = tokio::join!(request.run(), async {
             at_the_gate(target).await;
             tokio::task::block_in_place(fault);
         });
         result.expect_err("it failed at the gate")
-    });
+    })
+}
+
+/// The same while rows are loaded, with a failure that keeps what is there.
+#[track_caller]
+pub(super) fn fails_at_the_gate(request: &Request, target: &Database<'_>, fault: impl FnOnce()) -> Failed {
+    let failed = is_ended_at_the_gate(request, target, fault);
     assert_eq!(failed.step.as_deref(), Some("data"), "{failed:?}");
     assert!(
         failed.refusal.message.contains("the next attempt goes on from there"),
@@ -45,19 +51,10 @@ fn goes_on(request: Request, source: &Database<'_>, target: &Database<'_>) {
     source.content().assert_same(&target.content());
     let after = loads(target, "first");
     assert!(first.iter().all(|load| after.contains(load)), "{first:?} {after:?}");
-    let step = |name: &str| {
-        finished
-            .status
-            .steps
-            .iter()
-            .find(|step| step.name == name)
-            .expect("a step")
-            .clone()
-    };
-    assert_eq!(step("pre-data").state, StepState::Skipped);
-    let message = step("data").message.expect("a message");
+    assert_eq!(finished.step("pre-data").state, StepState::Skipped);
+    let message = finished.step("data").message.as_deref().expect("a message");
     assert!(message.contains(&format!("{loaded} were there")), "{message}");
-    let progress = finished.status.progress.expect("progress");
+    let progress = finished.status.progress.as_ref().expect("progress");
     assert_eq!((progress.tables, progress.rows), (3, 5010));
 }
 
@@ -204,25 +201,13 @@ fn a_failure_after_the_indexes_are_built_goes_on_behind_them() {
     let snapshot = Snapshot::chunked(&source, Cut::default());
     let target = server.reserve_database("analyzed");
     let request = Request::into(&snapshot, &target).with("jobs", json!(1));
-    let failed = runtime().block_on(async {
-        let (result, ()) = tokio::join!(request.run(), async {
-            at_the_gate(&target).await;
-            request.stop.cancel();
-        });
-        result.expect_err("it was stopped")
-    });
+    let failed = is_ended_at_the_gate(&request, &target, || request.stop.cancel());
     assert_eq!(failed.step.as_deref(), Some("analyze"), "{failed:?}");
     let index = target.psql("SELECT 'first_id_idx'::regclass::oid");
     target.psql("CREATE OR REPLACE FUNCTION slow(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'");
     let finished = Request::into(&snapshot, &target).succeed();
     for name in ["pre-data", "data", "indexes", "post-data"] {
-        let step = finished
-            .status
-            .steps
-            .iter()
-            .find(|step| step.name == name)
-            .expect("a step");
-        assert_eq!(step.state, StepState::Skipped, "{name}");
+        assert_eq!(finished.step(name).state, StepState::Skipped, "{name}");
     }
     assert_eq!(target.psql("SELECT 'first_id_idx'::regclass::oid"), index);
     source.content().assert_same(&target.content());
@@ -248,16 +233,12 @@ fn a_failure_among_the_indexes_goes_on_with_those_that_are_missing() {
         let server = PostgresServer::with(17).setting("synchronous_commit", "on").start();
         let target = server.reserve_database("indexed");
         let request = Request::into(&snapshot, &target).with("jobs", json!(1));
-        let failed = runtime().block_on(async {
-            let (result, ()) = tokio::join!(request.run(), async {
-                at_the_gate(&target).await;
-                if crashed {
-                    tokio::task::block_in_place(|| crash(&server));
-                } else {
-                    request.stop.cancel();
-                }
-            });
-            result.expect_err("it was stopped")
+        let failed = is_ended_at_the_gate(&request, &target, || {
+            if crashed {
+                crash(&server);
+            } else {
+                request.stop.cancel();
+            }
         });
         assert_eq!(failed.step.as_deref(), Some("indexes"), "{failed:?}");
         let message = &failed.refusal.message;
@@ -269,8 +250,7 @@ fn a_failure_among_the_indexes_goes_on_with_those_that_are_missing() {
         target.psql("CREATE OR REPLACE FUNCTION slow(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'");
         let finished = Request::into(&snapshot, &target).succeed();
         assert_eq!((target.psql(indexes), loads(&target, "first")), (built, first));
-        let step = finished.status.steps.iter().find(|step| step.name == "indexes");
-        let message = step.and_then(|step| step.message.clone()).expect("a message");
+        let message = finished.step("indexes").message.as_deref().expect("a message");
         assert_eq!(message, "1 indexes built, 3 were there from an earlier attempt");
         source.content().assert_same(&target.content());
     }
@@ -293,13 +273,7 @@ fn a_failure_in_post_data_begins_anew() {
     let snapshot = Snapshot::chunked(&source, Cut::default());
     let target = server.reserve_database("refreshed");
     let request = Request::into(&snapshot, &target);
-    let failed = runtime().block_on(async {
-        let (result, ()) = tokio::join!(request.run(), async {
-            at_the_gate(&target).await;
-            request.stop.cancel();
-        });
-        result.expect_err("it was stopped")
-    });
+    let failed = is_ended_at_the_gate(&request, &target, || request.stop.cancel());
     assert_eq!(failed.step.as_deref(), Some("post-data"), "{failed:?}");
     assert!(failed.refusal.message.contains("was dropped"), "{failed:?}");
     assert!(!target.exists());
@@ -388,13 +362,7 @@ fn nothing_is_kept_where_no_attempt_follows() {
     let target = server.reserve_database("by_hand");
     let mut request = Request::into(&snapshot, &target).with("jobs", json!(1));
     request.source.snapshot = None;
-    let failed = runtime().block_on(async {
-        let (result, ()) = tokio::join!(request.run(), async {
-            at_the_gate(&target).await;
-            request.stop.cancel();
-        });
-        result.expect_err("it was stopped")
-    });
+    let failed = is_ended_at_the_gate(&request, &target, || request.stop.cancel());
     assert!(failed.refusal.message.contains("was dropped"), "{failed:?}");
     assert!(!target.exists());
 }

@@ -211,13 +211,7 @@ fn a_dry_run_shows_the_chunks_and_the_same_hash_as_the_run() {
     let snapshot = Snapshot::chunked(&source, Cut::default());
     let target = server.reserve_database("shown");
     let shown = Request::into(&snapshot, &target).with("dryRun", json!(true)).succeed();
-    let data = shown
-        .status
-        .steps
-        .iter()
-        .find(|step| step.name == "data")
-        .expect("a step");
-    let description = data.description.as_deref().expect("a sentence");
+    let description = shown.step("data").description.as_deref().expect("a sentence");
     assert!(description.contains("chunks on 2 connections"), "{description}");
     assert!(!target.exists());
     let done = Request::into(&snapshot, &target).succeed();
