@@ -5,7 +5,7 @@ use postgres_protocol::message::backend::COPY_DATA_TAG;
 use postgres_protocol::message::frontend;
 
 use super::error::WireError;
-use super::{HEADER, WireSession};
+use super::{HEADER, Row, WireSession};
 
 /// Bytes of the stream in one CopyData message: the server has room for the whole of a message.
 const PIECE: usize = 64 * 1024 - HEADER;
@@ -14,6 +14,7 @@ const PIECE: usize = 64 * 1024 - HEADER;
 #[derive(Debug)]
 pub struct CopyIn<'a> {
     session: &'a mut WireSession,
+    rows_before: Vec<Row>,
     /// Bytes that are too few for a message.
     kept: Vec<u8>,
     /// A call failed, or its future was dropped.
@@ -21,12 +22,19 @@ pub struct CopyIn<'a> {
 }
 
 impl<'a> CopyIn<'a> {
-    pub(super) fn new(session: &'a mut WireSession) -> Self {
+    pub(super) const fn new(session: &'a mut WireSession, rows_before: Vec<Row>) -> Self {
         Self {
             session,
+            rows_before,
             kept: Vec::new(),
             failed: false,
         }
+    }
+
+    /// Rows of the statements that stood before the COPY in its query.
+    #[must_use]
+    pub fn rows_before(&self) -> &[Row] {
+        &self.rows_before
     }
 
     /// Sends bytes of the stream, cut wherever the caller likes. An error of the server may show here, or in `finish`.

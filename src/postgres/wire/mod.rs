@@ -12,7 +12,7 @@ mod rows;
 mod socket;
 
 use bytes::BytesMut;
-use postgres_protocol::message::backend::{Header, Message};
+use postgres_protocol::message::backend::{DataRowBody, Header, Message};
 use postgres_protocol::message::frontend;
 use tokio_postgres::fallible_iterator::FallibleIterator as _;
 
@@ -25,6 +25,9 @@ use error::error_of;
 
 use super::connection::{ConnectionError, ConnectionSettings};
 use super::sqlstate::ServerError;
+
+/// A row of a simple query: its values as text, `None` for NULL.
+pub type Row = Vec<Option<String>>;
 
 /// Longer messages than PostgreSQL can make (memutils.h, `MaxAllocSize`).
 const MAX_MESSAGE: usize = 0x4000_0000;
@@ -77,22 +80,17 @@ impl WireSession {
 
     /// Runs one or more statements as a simple query. Rows are discarded.
     pub async fn execute(&mut self, sql: &str) -> Result<(), WireError> {
-        self.begin(sql).await?;
+        self.begin(&[sql]).await?;
         self.until_ready(|_| Ok(())).await
     }
 
     /// Runs a simple query; the rows as text values, those of all statements one after another.
-    pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
-        self.begin(sql).await?;
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<Row>, WireError> {
+        self.begin(&[sql]).await?;
         let mut rows = Vec::new();
         let mut take = |message| {
             if let Message::DataRow(row) = message {
-                let values = row.ranges().map(|range| {
-                    let bytes = range.and_then(|range| row.buffer().get(range));
-                    let text = bytes.map(|bytes| String::from_utf8(bytes.to_vec())).transpose();
-                    text.map_err(std::io::Error::other)
-                });
-                rows.push(values.collect().map_err(violation)?);
+                rows.push(values(&row)?);
             }
             Ok(())
         };
@@ -103,7 +101,8 @@ impl WireSession {
     /// Begins a `COPY … TO STDOUT` of the format text or binary. Other statements may stand before it.
     pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>, WireError> {
         let wrong = WireError::NotTheCopy("begins no COPY … TO STDOUT");
-        match self.until_copy(sql).await? {
+        self.begin(&[sql]).await?;
+        match self.until_copy(&mut Vec::new()).await? {
             Some(Message::CopyOutResponse(response)) => CopyOut::new(self, &response),
             Some(_) => {
                 self.send_copy_fail("").await?;
@@ -115,11 +114,33 @@ impl WireSession {
 
     /// Begins a `COPY … FROM STDIN`. Other statements may stand before it.
     pub async fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>, WireError> {
-        let wrong = WireError::NotTheCopy("begins no COPY … FROM STDIN");
-        match self.until_copy(sql).await? {
-            Some(Message::CopyInResponse(_)) => Ok(CopyIn::new(self)),
+        self.begin(&[sql]).await?;
+        self.copy_in_begun().await
+    }
+
+    /// Runs `first` as `execute` does and `then` as `copy_in` does, without a wait in between: the server has both at once,
+    /// and runs one after the other (manual, "Message Flow", ReadyForQuery). The outer error is that of `first`; the
+    /// session is of no use behind it, for the server goes on to `then`.
+    pub async fn execute_then_copy_in(
+        &mut self,
+        first: &str,
+        then: &str,
+    ) -> Result<Result<CopyIn<'_>, WireError>, WireError> {
+        self.begin(&[first, then]).await?;
+        let done = self.until_ready(|_| Ok(())).await;
+        if self.is_idle() {
+            self.state = State::Busy;
+        }
+        done?;
+        Ok(self.copy_in_begun().await)
+    }
+
+    async fn copy_in_begun(&mut self) -> Result<CopyIn<'_>, WireError> {
+        let mut rows = Vec::new();
+        match self.until_copy(&mut rows).await? {
+            Some(Message::CopyInResponse(_)) => Ok(CopyIn::new(self, rows)),
             // The rows that come are of no use, and they may be many.
-            Some(_) | None => Err(wrong),
+            Some(_) | None => Err(WireError::NotTheCopy("begins no COPY … FROM STDIN")),
         }
     }
 
@@ -133,22 +154,25 @@ impl WireSession {
         self.state == State::Idle
     }
 
-    async fn begin(&mut self, sql: &str) -> Result<(), WireError> {
+    /// Sends queries.
+    async fn begin(&mut self, queries: &[&str]) -> Result<(), WireError> {
         if !self.is_idle() {
             return Err(WireError::Unfinished);
         }
-        let mut query = BytesMut::new();
-        frontend::query(sql, &mut query).map_err(WireError::Unsendable)?;
+        let mut messages = BytesMut::new();
+        for sql in queries {
+            frontend::query(sql, &mut messages).map_err(WireError::Unsendable)?;
+        }
         self.state = State::Busy;
-        self.send(&query).await
+        self.send(&messages).await
     }
 
-    /// Runs a statement until it begins a COPY; `None` where it ends without one.
-    async fn until_copy(&mut self, sql: &str) -> Result<Option<Message>, WireError> {
-        self.begin(sql).await?;
+    /// Reads on until a COPY begins, with the `rows` before it; `None` where the query ends without one.
+    async fn until_copy(&mut self, rows: &mut Vec<Row>) -> Result<Option<Message>, WireError> {
         loop {
             match self.message().await? {
                 begun @ (Message::CopyOutResponse(_) | Message::CopyInResponse(_)) => return Ok(Some(begun)),
+                Message::DataRow(row) => rows.push(values(&row)?),
                 Message::ErrorResponse(body) => return Err(self.read_on_after(error_of(&body)).await),
                 Message::ReadyForQuery(_) => {
                     self.state = State::Idle;
@@ -298,6 +322,16 @@ impl Drop for WireSession {
             State::Lost => {}
         }
     }
+}
+
+/// The values of a row of a simple query.
+fn values(row: &DataRowBody) -> Result<Row, WireError> {
+    let values = row.ranges().map(|range| {
+        let bytes = range.and_then(|range| row.buffer().get(range));
+        let text = bytes.map(|bytes| String::from_utf8(bytes.to_vec())).transpose();
+        text.map_err(std::io::Error::other)
+    });
+    values.collect().map_err(violation)
 }
 
 fn violation(error: std::io::Error) -> WireError {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpListener;
 use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
@@ -86,6 +87,21 @@ async fn in_time<T>(doing: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), doing)
         .await
         .expect("it hangs")
+}
+
+#[tokio::test]
+async fn cancelling_ends_when_the_server_has_passed_it_on_and_not_before() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (session, _) = session(1 << 16, vec![login(), Vec::new()]).await;
+    let mut token = session.cancel_token();
+    token.route = Route::Tcp(listener.local_addr().unwrap());
+    let mut cancelling = tokio::spawn(async move { token.cancel().await });
+    let (mut server, _) = in_time(listener.accept()).await.unwrap();
+    in_time(server.read_exact(&mut [0; 16])).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(200), &mut cancelling).await;
+    assert!(waited.is_err(), "{waited:?}");
+    drop(server);
+    in_time(cancelling).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Rows out and in, in both formats, on every server.
 
 use futures::TryStreamExt as _;
-use pgrescue::postgres::wire::WireSession;
+use pgrescue::postgres::wire::{WireError, WireSession};
+use tokio_postgres::error::SqlState;
 
 use crate::parts::{Database, MAJORS, PostgresServer, TlsMode};
 use crate::reach::wire_session;
@@ -169,4 +170,48 @@ async fn statements_around_a_copy_and_a_transaction_work_as_with_every_client() 
         session.query("SELECT a FROM t").await.unwrap(),
         Vec::<Vec<Option<String>>>::new()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_sent_behind_another_statement_begins_when_that_has_ended_well() {
+    for major in [12, 18] {
+        let server = PostgresServer::shared(major);
+        let database = server.create_database("wire");
+        database.psql("CREATE TABLE t (a int); CREATE TABLE nötes (a text)");
+        let mut session = wire_session(server, &database.name).await;
+        // The second query is read in the encoding of the session, not in that of the transaction before it.
+        session
+            .execute("BEGIN; INSERT INTO t VALUES (1); SET LOCAL client_encoding = LATIN1")
+            .await
+            .unwrap();
+        let begin = "BEGIN; SELECT 'not asked for'; INSERT INTO nötes VALUES ('ä') RETURNING a; COPY t FROM STDIN";
+        let begun = session.execute_then_copy_in("COMMIT; SELECT 3", begin).await.unwrap();
+        let mut copy = begun.unwrap();
+        let rows = [[Some("not asked for".to_owned())], [Some("ä".to_owned())]];
+        assert_eq!(copy.rows_before(), rows, "{major}");
+        copy.write(b"2\n").await.unwrap();
+        assert_eq!(copy.finish().await.unwrap(), 1);
+
+        // What is wrong in the second leaves the first as it is, and the session of use.
+        let begun = session
+            .execute_then_copy_in("COMMIT", "BEGIN; COPY no FROM STDIN")
+            .await;
+        let error = begun.unwrap().unwrap_err();
+        assert_eq!(error.code().map(SqlState::code), Some("42P01"), "{error}");
+        session.execute("ROLLBACK").await.unwrap();
+        let sum = "SELECT sum(a), (SELECT string_agg(a, '') FROM nötes) FROM t";
+        assert_eq!(
+            session.query(sum).await.unwrap(),
+            [["3", "ä"].map(|value| Some(value.to_owned()))]
+        );
+
+        // An error of the first is told as such. The COPY that the server goes on to takes nothing.
+        let begun = session.execute_then_copy_in("SELECT 1 / 0", "COPY t FROM STDIN").await;
+        let error = begun.unwrap_err();
+        assert_eq!(error.code().map(SqlState::code), Some("22012"), "{error}");
+        assert!(matches!(session.execute("SELECT 1").await, Err(WireError::Unfinished)));
+        drop(session);
+        database.psql("BEGIN; SET LOCAL lock_timeout = '20s'; LOCK TABLE t; COMMIT");
+        assert_eq!(database.psql("SELECT sum(a) FROM t"), "3");
+    }
 }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::error::SqlState;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::destinations::Name;
 use super::queue::{Place, Queue};
 use super::refused::{self, Refused};
 use super::{Load, statements};
 use crate::api::reasons;
 use crate::plan::Refusal;
-use crate::postgres::wire::{WireError, WireSession};
+use crate::postgres::wire::{CopyIn, WireError, WireSession};
 use crate::store::repository::RepositoryError;
 
 /// Rows of at least so many bytes are read once they are loaded, for the hint bits: with fewer, it would cost more waits
@@ -25,6 +26,9 @@ struct Ahead {
     place: Place,
     reading: AbortOnDropHandle<Result<Vec<u8>, RepositoryError>>,
 }
+
+/// The COPY of a chunk, in a transaction with the chunk's note; or why there is none.
+type BegunCopy<'s> = Result<CopyIn<'s>, WireError>;
 
 /// How a chunk ended.
 enum End {
@@ -57,11 +61,30 @@ impl<'a> Worker<'a> {
         let mut refused = Vec::new();
         let mut ahead = self.read_next(None, Vec::new());
         let mut room = Vec::new();
+        let mut begun: Option<BegunCopy<'_>> = None;
         while let Some(Ahead { place, reading }) = ahead.take() {
             let stream = reading.await.map_err(RepositoryError::WorkLost).and_then(|read| read);
             let stream = stream.map_err(|error| self.damaged(place, error))?;
             ahead = self.read_next(Some(place.table), std::mem::take(&mut room));
-            match self.load(&mut session, place, &stream).await? {
+            let copy = match begun {
+                Some(begun) => begun,
+                None => session.copy_in(&self.begin(place)).await,
+            };
+            let copy = copy.map_err(|error| self.failed(place, &error))?;
+            let end;
+            if let Some(blocks) = blocks_before(&copy) {
+                let copied = send(copy, &stream).await;
+                // A chunk that is still on its way would keep the transaction open.
+                let next = ahead.as_ref().filter(|ahead| ahead.reading.is_finished());
+                let (next, commit) = (next.map(|ahead| ahead.place), self.commit(place, blocks));
+                (end, begun) = self.end(&mut session, place, copied, &commit, next).await?;
+            } else {
+                let unwanted = copy.fail("the chunk is loaded").await;
+                unwanted.map_err(|error| self.failed(place, &error))?;
+                self.require_ours(&mut session, place).await?;
+                (end, begun) = (End::Loaded, None);
+            }
+            match end {
                 End::Loaded => self.load.report(place),
                 End::Refused(chunk) => refused.push(chunk),
             }
@@ -92,40 +115,64 @@ impl<'a> Worker<'a> {
         refusal
     }
 
-    /// Loads one chunk, in one transaction with its note.
-    async fn load(&self, session: &mut WireSession, place: Place, stream: &[u8]) -> Result<End, Refusal> {
-        let failed = |error: WireError| self.failed(place, &error);
+    /// What begins the transaction of a chunk, with its note, and its COPY.
+    fn begin(&self, place: Place) -> String {
         let table = &self.load.tables[place.table];
         let attempt = self.load.attempt;
-        let (run, name) = (&attempt.plan.run, &attempt.name);
-        let destination = if self.again { &table.root } else { &table.destination };
-        let chunk = self.load.chunk(place);
-        let hinted = table.scanned_by_block && !self.again && chunk.bytes >= HINTED_BYTES;
-        let heap = hinted.then_some(destination);
-        let begin = statements::begin(run, name, (table.relation.oid, place.ordinal), table.unlogged, heap);
-        let begun = session.query(&begin).await.map_err(failed)?;
-        if begun.is_empty() {
-            session.execute("ROLLBACK").await.map_err(failed)?;
-            let ours = session.query(&statements::is_ours(run, name)).await.map_err(failed)?;
-            if ours.is_empty() {
-                let message = format!(
-                    "Another attempt of this restore took over the database {:?}.",
-                    attempt.target.database
-                );
-                return Err(Refusal::temporary(reasons::TARGET_BUSY, message).object(&attempt.target.database));
-            }
-            return Ok(End::Loaded);
+        let chunk = (table.relation.oid, place.ordinal);
+        let heap = self.hinted_heap(place);
+        let begin = statements::begin(&attempt.plan.run, &attempt.name, chunk, table.unlogged, heap);
+        format!("{begin}; {}", statements::copy(self.destination(place), table.rows))
+    }
+
+    fn destination(&self, place: Place) -> &'a Name {
+        let table = &self.load.tables[place.table];
+        if self.again { &table.root } else { &table.destination }
+    }
+
+    /// The heap that the chunk goes to, where its rows are read once they are loaded.
+    fn hinted_heap(&self, place: Place) -> Option<&'a Name> {
+        let hinted = self.load.tables[place.table].scanned_by_block
+            && !self.again
+            && self.load.chunk(place).bytes >= HINTED_BYTES;
+        hinted.then(|| self.destination(place))
+    }
+
+    /// A chunk that has its note is loaded, if the database is still this attempt's.
+    async fn require_ours(&self, session: &mut WireSession, place: Place) -> Result<(), Refusal> {
+        let failed = |error: WireError| self.failed(place, &error);
+        let attempt = self.load.attempt;
+        session.execute("ROLLBACK").await.map_err(failed)?;
+        let is_ours = statements::is_ours(&attempt.plan.run, &attempt.name);
+        if session.query(&is_ours).await.map_err(failed)?.is_empty() {
+            let message = format!(
+                "Another attempt of this restore took over the database {:?}.",
+                attempt.target.database
+            );
+            return Err(Refusal::temporary(reasons::TARGET_BUSY, message).object(&attempt.target.database));
         }
-        let copied = copy(session, &statements::copy(destination, table.rows), stream).await;
+        Ok(())
+    }
+
+    /// Ends the transaction of a chunk whose COPY has ended, and begins that of the `next` one in the same round trip.
+    async fn end<'s>(
+        &self,
+        session: &'s mut WireSession,
+        place: Place,
+        copied: Result<u64, WireError>,
+        commit: &str,
+        next: Option<Place>,
+    ) -> Result<(End, Option<BegunCopy<'s>>), Refusal> {
+        let failed = |error: WireError| self.failed(place, &error);
         let rows = match copied {
             Ok(rows) => rows,
             Err(error) if refused::may_be_accepted_later(error.code()) => {
                 session.execute("ROLLBACK").await.map_err(failed)?;
-                return Ok(End::Refused(Refused::new(place, &error)));
+                return Ok((End::Refused(Refused::new(place, &error)), None));
             }
             Err(error) => return Err(failed(error)),
         };
-        let expected = chunk.rows;
+        let expected = self.load.chunk(place).rows;
         if rows != expected {
             session.execute("ROLLBACK").await.map_err(failed)?;
             let message = format!(
@@ -133,15 +180,24 @@ impl<'a> Worker<'a> {
                 self.load.label(place)
             );
             return Err(Refusal::permanent(reasons::VERIFICATION_FAILED, message)
-                .object(table.name())
+                .object(self.load.tables[place.table].name())
                 .hint("Use another backup; if it ends like this too, report it with the table's definition."));
         }
-        let commit = match heap.zip(first_block(&begun)) {
-            Some((heap, block)) => statements::commit_and_hint(heap, block),
-            None => "COMMIT".into(),
+        let Some(next) = next else {
+            session.execute(commit).await.map_err(failed)?;
+            return Ok((End::Loaded, None));
         };
-        session.execute(&commit).await.map_err(failed)?;
-        Ok(End::Loaded)
+        let begun = session.execute_then_copy_in(commit, &self.begin(next)).await;
+        Ok((End::Loaded, Some(begun.map_err(failed)?)))
+    }
+
+    /// What commits a chunk that was begun when its table had so many blocks.
+    fn commit(&self, place: Place, blocks: u64) -> String {
+        match self.hinted_heap(place) {
+            // What the load before it made and did not fill comes first.
+            Some(heap) => statements::commit_and_hint(heap, blocks.saturating_sub(MADE_AT_ONCE)),
+            None => "COMMIT".into(),
+        }
     }
 
     /// A failure of the session. What the server says of a row's values is left out.
@@ -164,10 +220,9 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The first block that rows of the chunk may be in: what the load before it made and did not fill comes first.
-fn first_block(begun: &[Vec<Option<String>>]) -> Option<u64> {
-    let blocks: u64 = begun.first()?.first()?.as_ref()?.parse().ok()?;
-    Some(blocks.saturating_sub(MADE_AT_ONCE))
+/// The blocks that the heap had before the COPY; `None` where the chunk is not this session's to load.
+fn blocks_before(copy: &CopyIn<'_>) -> Option<u64> {
+    copy.rows_before().last()?.first()?.as_ref()?.parse().ok()
 }
 
 fn hint(code: &SqlState) -> &'static str {
@@ -178,8 +233,7 @@ fn hint(code: &SqlState) -> &'static str {
     }
 }
 
-async fn copy(session: &mut WireSession, sql: &str, stream: &[u8]) -> Result<u64, WireError> {
-    let mut copy = session.copy_in(sql).await?;
+async fn send(mut copy: CopyIn<'_>, stream: &[u8]) -> Result<u64, WireError> {
     copy.write(stream).await?;
     copy.finish().await
 }
