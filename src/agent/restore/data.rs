@@ -18,7 +18,7 @@ use super::resume::{self, Stage};
 use crate::agent::progress::Reporter;
 use crate::api::reasons;
 use crate::plan::Refusal;
-use crate::postgres::archive::{ArchiveReader, DataProgress, DataSummary};
+use crate::postgres::archive::{ArchiveReader, DataProgress, DataSummary, Section};
 use crate::store::manifest::DatabaseManifest;
 
 /// Loads the rows.
@@ -67,17 +67,24 @@ fn report_archive(reporter: &Reporter, database: &DatabaseManifest) {
 
 async fn load_archive(attempt: &Attempt<'_>) -> Result<DataSummary, Refusal> {
     let mut reader = attempt.source.open_archive().await?;
-    let mut running = pg_restore::program(attempt, &attempt.target.settings(), "data")
-        .pipe_stdin()
-        .spawn()
-        .map_err(|error| error.refusal(reasons::RESTORE_FAILED))?;
-    let stdin = running.stdin.take();
-    let toc = Bytes::from(attempt.definitions.toc.to_bytes());
+    let toc = &attempt.definitions.toc;
+    // Where the archive has no data, it is read for its hash alone.
+    let mut running = if toc.section(Section::Data).next().is_some() {
+        let program = pg_restore::program(attempt, &attempt.target.settings(), "data").pipe_stdin();
+        Some(
+            program
+                .spawn()
+                .map_err(|error| error.refusal(reasons::RESTORE_FAILED))?,
+        )
+    } else {
+        None
+    };
     let mut feed = Feed {
-        stdin,
+        stdin: running.as_mut().and_then(|running| running.stdin.take()),
         reporter: &attempt.context.reporter,
         reported: DataProgress::default(),
     };
+    let toc = Bytes::from(toc.to_bytes());
     // An error of the source kills pg_restore as `running` is dropped.
     let sent = feed.all(toc, &mut reader, &attempt.context.stop).await;
     let accepted = match sent {
@@ -86,11 +93,11 @@ async fn load_archive(attempt: &Attempt<'_>) -> Result<DataSummary, Refusal> {
         Err(FeedError::Source(error)) => return Err(attempt.source.refusal(error)),
     };
     drop(feed);
-    let output = running
-        .wait(&attempt.context.stop)
-        .await
-        .map_err(|error| error.refusal(reasons::RESTORE_FAILED))?;
-    pg_restore::require_success(attempt, &output).await?;
+    if let Some(running) = running {
+        let output = running.wait(&attempt.context.stop).await;
+        let output = output.map_err(|error| error.refusal(reasons::RESTORE_FAILED))?;
+        pg_restore::require_success(attempt, &output).await?;
+    }
     let summary = reader.summary().cloned().unwrap_or_default();
     if !accepted && !summary.blocks.is_empty() {
         tracing::debug!("pg_restore closed its input before the end of the archive");

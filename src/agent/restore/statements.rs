@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pg_query::protobuf::{
-    ConstrType, GrantStmt, ObjectType, ParseResult, RoleSpec, RoleSpecType, VariableSetKind, a_const,
+    ConstrType, GrantStmt, ObjectType, ParseResult, RoleSpec, RoleSpecType, SortByDir, SortByNulls, VariableSetKind,
+    a_const,
 };
 use pg_query::{DeparseOptions, Node, NodeEnum, ParserOptions};
 
@@ -28,7 +29,7 @@ pub(super) enum StatementError {
 }
 
 /// An index as its statement names it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct MadeIndex {
     /// The table by schema and name.
     pub table: (String, String),
@@ -36,6 +37,8 @@ pub(super) struct MadeIndex {
     pub name: String,
     /// Whether it is a B-tree.
     pub b_tree: bool,
+    /// Its first column, where that is sorted as ORDER BY sorts it, ascending.
+    pub first_column: Option<String>,
     /// Whether a constraint makes it.
     pub constraint: bool,
 }
@@ -155,8 +158,16 @@ impl Statements {
     /// has one. `WITHOUT OVERLAPS` takes a GiST index.
     pub(super) fn index_made_first(&self) -> Option<MadeIndex> {
         let first = self.tree.stmts.first()?.stmt.as_ref()?.node.as_ref()?;
-        let (relation, name, b_tree, constraint) = match first {
-            NodeEnum::IndexStmt(index) => (&index.relation, &index.idxname, index.access_method == "btree", false),
+        let (relation, made) = match first {
+            NodeEnum::IndexStmt(index) => (
+                &index.relation,
+                MadeIndex {
+                    name: index.idxname.clone(),
+                    b_tree: index.access_method == "btree",
+                    first_column: index.index_params.first().and_then(sorted_column),
+                    ..MadeIndex::default()
+                },
+            ),
             NodeEnum::AlterTableStmt(alter) => {
                 let NodeEnum::AlterTableCmd(command) = alter.cmds.first()?.node.as_ref()? else {
                     return None;
@@ -172,17 +183,24 @@ impl Statements {
                 if !added.indexname.is_empty() {
                     return None;
                 }
-                (&alter.relation, &added.conname, b_tree, true)
+                let first_column = match added.keys.first().and_then(|key| key.node.as_ref()) {
+                    Some(NodeEnum::String(name)) => Some(name.sval.clone()),
+                    _ => None,
+                };
+                let made = MadeIndex {
+                    name: added.conname.clone(),
+                    b_tree,
+                    first_column,
+                    constraint: true,
+                    ..MadeIndex::default()
+                };
+                (&alter.relation, made)
             }
             _ => return None,
         };
         let relation = relation.as_ref()?;
-        Some(MadeIndex {
-            table: (relation.schemaname.clone(), relation.relname.clone()),
-            name: name.clone(),
-            b_tree,
-            constraint,
-        })
+        let table = (relation.schemaname.clone(), relation.relname.clone());
+        Some(MadeIndex { table, ..made })
     }
 
     /// Settings, which sessions have from their beginning, and everything else.
@@ -342,6 +360,17 @@ fn visit_role(role: &mut RoleSpec, visit: &mut dyn FnMut(&mut String)) {
     if role.roletype == RoleSpecType::RolespecCstring as i32 {
         visit(&mut role.rolename);
     }
+}
+
+/// The column of an element of an index that is neither an expression nor sorted in a way of its own.
+fn sorted_column(element: &Node) -> Option<String> {
+    let Some(NodeEnum::IndexElem(element)) = &element.node else {
+        return None;
+    };
+    let ascending = matches!(element.ordering(), SortByDir::SortbyDefault | SortByDir::SortbyAsc);
+    let nulls_last = element.nulls_ordering() != SortByNulls::SortbyNullsFirst;
+    let plain = element.collation.is_empty() && element.opclass.is_empty() && !element.name.is_empty();
+    (ascending && nulls_last && plain).then(|| element.name.clone())
 }
 
 #[cfg(test)]

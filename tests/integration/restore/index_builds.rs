@@ -51,3 +51,31 @@ fn a_single_index_is_built_with_the_workers_that_the_connections_leave() {
         assert_eq!(target.psql(&sql), "10", "{jobs}");
     }
 }
+
+#[test]
+fn rows_that_are_in_the_order_of_the_index_are_sorted_in_all_memory() {
+    for major in [12, 18] {
+        let server = PostgresServer::shared(major);
+        let source = server.create_database("source");
+        // Pages that are almost empty make an index of few rows large enough to be asked for.
+        source.psql(
+            "CREATE FUNCTION memory(integer) RETURNS text IMMUTABLE LANGUAGE plpgsql
+                 AS $$ BEGIN RETURN pg_catalog.current_setting('maintenance_work_mem'); END $$;
+             CREATE TABLE \"in\"\"order\" AS SELECT i AS \"a.b\" FROM generate_series(1, 150000) i;
+             CREATE TABLE mixed AS SELECT hashint4(i) AS \"a.b\" FROM generate_series(1, 150000) i;
+             CREATE INDEX ON \"in\"\"order\" (\"a.b\", memory(\"a.b\")) WITH (fillfactor = 10);
+             CREATE INDEX ON mixed (\"a.b\", memory(\"a.b\")) WITH (fillfactor = 10)",
+        );
+        let target = server.reserve_database("target");
+        let request = Request::into(&Snapshot::of(&source), &target);
+        request.with("jobs", json!(2)).succeed();
+        for (table, memory) in [("\"in\"\"order\"", "= '128MB'"), ("mixed", "<> '128MB'")] {
+            let sql = format!(
+                "SET enable_seqscan = off; SET enable_bitmapscan = off; \
+                 SELECT count(*) FROM {table} WHERE \"a.b\" > 0 AND memory(\"a.b\") {memory}"
+            );
+            let rows = source.psql(&format!("SELECT count(*) FROM {table} WHERE \"a.b\" > 0"));
+            assert_eq!(target.psql(&sql), rows, "{major} {table}");
+        }
+    }
+}

@@ -149,7 +149,7 @@ const RELATIONS: &str = "
 SELECT coalesce(json_object_agg(c.oid, json_build_object(
     'oid', c.oid::bigint, 'schema', nspname, 'name', relname, 'owner', pg_get_userbyid(relowner),
     'kind', CASE relkind WHEN 'r' THEN 'Table' WHEN 'p' THEN 'PartitionedTable' ELSE 'MaterializedView' END,
-    'persistence', 'Permanent', 'pages', 0,
+    'persistence', 'Permanent', 'pages', 0, 'tableBytes', pg_table_size(c.oid),
     'partitioning', (SELECT json_build_object('parentSchema', pn.nspname, 'parentName', p.relname)
         FROM pg_inherits JOIN pg_class p ON p.oid = inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
         WHERE inhrelid = c.oid AND c.relispartition),
@@ -157,7 +157,8 @@ SELECT coalesce(json_object_agg(c.oid, json_build_object(
         ORDER BY attnum), '[]') FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     'constraints', (SELECT coalesce(json_agg(json_build_object('name', conname, 'kind', contype, 'definition', '',
         'validated', convalidated)), '[]') FROM pg_constraint WHERE conrelid = c.oid),
-    'indexes', (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'definition', '', 'valid', indisvalid)), '[]')
+    'indexes', (SELECT coalesce(json_agg(json_build_object('name', i.relname, 'definition', '', 'valid', indisvalid,
+        'bytes', pg_relation_size(indexrelid))), '[]')
         FROM pg_index JOIN pg_class i ON i.oid = indexrelid WHERE indrelid = c.oid))), '{}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'p', 'm') AND nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'";

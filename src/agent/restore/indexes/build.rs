@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::order;
 use crate::agent::restore::build_limits::BuildLimits;
 use crate::agent::restore::count_rows::Table;
 use crate::agent::restore::statements::Statements;
@@ -10,8 +11,9 @@ use crate::postgres::quote::identifier;
 use crate::store::manifest::RelationManifest;
 
 /// Memory in which one process sorts the rows of a B-tree, in KiB. Sorting jumps through memory: with more of it than
-/// the processor's caches hold, that takes longer than to write sorted pieces and to merge them. With less than this,
-/// PostgreSQL takes no parallel workers (`plan_create_index_workers` in `planner.c`).
+/// the processor's caches hold, that takes longer than to write sorted pieces and to merge them. Rows that are in order
+/// have nothing to jump for (`pg_qsort` looks first), and with memory for all there is nothing to merge. With less than
+/// this, PostgreSQL takes no parallel workers (`plan_create_index_workers` in `planner.c`).
 const SORT_KIB: u64 = 32 * 1024;
 
 /// An entry that builds an index: `CREATE INDEX`, or `ALTER TABLE … ADD CONSTRAINT` of a constraint that has one.
@@ -30,6 +32,8 @@ pub(super) struct IndexBuild {
     /// Stands for the time that it takes.
     pub cost: u64,
     b_tree: bool,
+    /// The question whether the rows are in its order, where its rows fill more than [`SORT_KIB`].
+    order_question: Option<String>,
     tablespace: Option<String>,
     definition: String,
 }
@@ -75,6 +79,12 @@ impl IndexBuild {
         let index = table.indexes.iter().find(|index| index.name == made.name);
         let bytes = index.and_then(|index| index.bytes);
         let bytes = bytes.unwrap_or(table.rows.unwrap_or_default() * BYTES_OF_A_ROW);
+        let order_question = match (made.first_column, table.table_bytes) {
+            (Some(column), Some(table_bytes)) if made.b_tree && bytes > SORT_KIB * 1024 => {
+                Some(order::question(&made.table, &column, table_bytes))
+            }
+            _ => None,
+        };
         Some(Self {
             dump_id: entry.dump_id,
             label,
@@ -83,6 +93,7 @@ impl IndexBuild {
             locks_table: made.constraint,
             cost: bytes + table.table_bytes.unwrap_or_default() / READ_FOR_ONE_WRITTEN,
             b_tree: made.b_tree,
+            order_question,
             tablespace,
             definition,
         })
@@ -98,14 +109,20 @@ impl IndexBuild {
             locks_table: constraint,
             cost,
             b_tree: true,
+            order_question: None,
             tablespace: None,
             definition: String::new(),
         }
     }
 
-    /// What builds it with so many parallel workers: one simple query, so one transaction.
-    pub(super) fn sql(&self, limits: BuildLimits, workers: u64) -> String {
-        let memory = if self.b_tree {
+    /// What the server is asked before, where the answer matters.
+    pub(super) fn order_question(&self) -> Option<&str> {
+        self.order_question.as_deref()
+    }
+
+    /// What builds it with so many parallel workers: one simple query, so one transaction. `in_order`: so are the rows.
+    pub(super) fn sql(&self, limits: BuildLimits, workers: u64, in_order: bool) -> String {
+        let memory = if self.b_tree && !in_order {
             limits.memory_kib.min(SORT_KIB * (workers + 1))
         } else {
             limits.memory_kib
@@ -191,7 +208,12 @@ mod tests {
         let memory = |definition: &str, memory_kib, workers| {
             let builds = of([post(10, "INDEX", definition.as_bytes())]);
             let limits = BuildLimits { memory_kib, ..LIMITS };
-            let sql = builds[0].sql(limits, workers);
+            let in_order = builds[0].sql(limits, workers, true);
+            assert!(
+                in_order.contains(&format!("maintenance_work_mem = '{memory_kib}kB'")),
+                "{in_order}"
+            );
+            let sql = builds[0].sql(limits, workers, false);
             assert!(sql.ends_with(&format!("_workers = {workers};\n{definition}")), "{sql}");
             sql.split('\'').nth(1).unwrap().to_owned()
         };
@@ -212,6 +234,37 @@ mod tests {
         ];
         for definition in others {
             assert_eq!(memory(definition, 262_144, 0), "262144kB");
+        }
+    }
+
+    #[test]
+    fn the_order_of_rows_is_asked_for_where_it_decides() {
+        let asks = |bytes, definition: &str| {
+            let mut relations = relations();
+            relations[0].indexes[0].bytes = Some(bytes);
+            let build = of_archive(&toc([post(10, "INDEX", definition.as_bytes())]), &relations).remove(0);
+            build.order_question().map(str::to_owned)
+        };
+        let large = SORT_KIB * 1024 + 1;
+        let plain = "CREATE INDEX \"i.\u{e9}\" ON s.t USING btree (a, lower(b) DESC) WHERE c";
+        let key = "ALTER TABLE s.t ADD CONSTRAINT \"i.\u{e9}\" PRIMARY KEY (a, b)";
+        for definition in [plain, key] {
+            let question = asks(large, definition).unwrap();
+            assert!(
+                question.contains("ORDER BY \"a\"") && question.contains("\"s\".\"t\""),
+                "{question}"
+            );
+            assert_eq!(asks(large - 1, definition), None);
+        }
+        let others = [
+            "btree (lower(a))",
+            "btree (a DESC)",
+            "btree (a NULLS FIRST)",
+            "btree (a text_pattern_ops)",
+        ];
+        for elements in others.iter().chain(&["btree (a COLLATE \"C\")", "gist (a)"]) {
+            let definition = format!("CREATE INDEX \"i.\u{e9}\" ON s.t USING {elements}");
+            assert_eq!(asks(large, &definition), None, "{definition}");
         }
     }
 
@@ -257,7 +310,7 @@ mod tests {
                 tablespace: tablespace.map(Into::into),
                 ..post(10, "INDEX", b"CREATE INDEX a ON s.t USING btree (a)")
             };
-            of([index])[0].sql(LIMITS, 1)
+            of([index])[0].sql(LIMITS, 1, false)
         };
         assert!(!sql(None).contains("tablespace"));
         assert!(sql(Some("")).contains("SET LOCAL default_tablespace = '';\nCREATE"));

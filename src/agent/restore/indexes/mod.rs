@@ -2,6 +2,7 @@
 //! builds those that are missing.
 
 mod build;
+mod order;
 mod queue;
 
 use std::collections::BTreeSet;
@@ -119,9 +120,24 @@ async fn build_one(
     limits: BuildLimits,
     workers: u64,
 ) -> Result<(WireSession, i32), Refusal> {
-    let built = session.execute(&build.sql(limits, workers)).await;
+    let in_order = is_in_order(attempt, &mut session, &build).await?;
+    let built = session.execute(&build.sql(limits, workers, in_order)).await;
     built.map_err(|error| failed(attempt, &build, &error))?;
     Ok((session, build.dump_id))
+}
+
+/// Whether the rows are known to stand in the order of the index. The role may not be allowed to read them, and not every
+/// kind of table can be sampled.
+async fn is_in_order(attempt: &Attempt<'_>, session: &mut WireSession, build: &IndexBuild) -> Result<bool, Refusal> {
+    let Some(question) = build.order_question() else {
+        return Ok(false);
+    };
+    match session.query(question).await {
+        Ok(rows) => Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t")),
+        // Class 57: the server, or somebody there, ends the session.
+        Err(WireError::Server(error)) if !error.code().code().starts_with("57") => Ok(false),
+        Err(error) => Err(failed(attempt, build, &error)),
+    }
 }
 
 /// A failure of one index. What the server says of a row's values is left out.
