@@ -220,9 +220,12 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The blocks that the heap had before the COPY; `None` where the chunk is not this session's to load.
+/// The blocks that the heap had before the COPY, 0 where nobody asked; `None` where the chunk is not this session's to
+/// load.
 fn blocks_before(copy: &CopyIn<'_>) -> Option<u64> {
-    copy.rows_before().last()?.first()?.as_ref()?.parse().ok()
+    let note = copy.rows_before().last()?;
+    let blocks = note.first().and_then(|blocks| blocks.as_ref()?.parse().ok());
+    Some(blocks.unwrap_or_default())
 }
 
 fn hint(code: &SqlState) -> &'static str {
