@@ -29,11 +29,20 @@ fn load(source: &Database<'_>) {
     source.psql("CREATE UNLOGGED TABLE fleeting (id int)");
 }
 
+/// A session that makes pg_dump wait once it has locked the tables: it reads this catalog, and nobody else does.
+async fn hold_dump(source: &Database<'_>) -> tokio_postgres::Client {
+    let holder = source.server.connect(&source.name).await;
+    let held = holder.batch_execute("BEGIN; LOCK TABLE pg_catalog.pg_transform").await;
+    held.expect("locked");
+    holder
+}
+
 /// Waits until rows have gone by and pg_dump has ended.
-async fn rows_alone_are_read(request: &Request, source: &Database<'_>) {
+async fn rows_alone_are_read(request: &Request, source: &Database<'_>, holder: &tokio_postgres::Client) {
     // It begins beside the rows: what waits for its tables before that makes the backup begin again.
     let holders = "(SELECT count(DISTINCT pid) FROM pg_locks WHERE granted AND relation = 'fleeting'::regclass)";
     wait_until(source, &format!("SELECT {holders} = 2")).await;
+    holder.batch_execute("COMMIT").await.expect("released");
     wait_until(source, &format!("SELECT {holders} = 1")).await;
     let until = Instant::now() + Duration::from_mins(1);
     while rows_so_far(request) == 0 {
@@ -52,8 +61,9 @@ async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let changer = server.connect(&source.name).await;
+    let holder = hold_dump(&source).await;
     let changing = async {
-        rows_alone_are_read(&request, &source).await;
+        rows_alone_are_read(&request, &source, &holder).await;
         let progress = request.context.reporter.status().progress.expect("progress");
         let change = async { changer.batch_execute(change).await.expect("changed") };
         let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'big'::regclass)";
@@ -99,8 +109,9 @@ async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
     let toxiproxy = Toxiproxy::start();
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
+    let holder = hold_dump(&source).await;
     let changing = async {
-        rows_alone_are_read(&request, &source).await;
+        rows_alone_are_read(&request, &source, &holder).await;
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                    AND state = 'idle in transaction'; TRUNCATE big";
         let changer = server.connect(&source.name).await;
