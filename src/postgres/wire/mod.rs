@@ -150,7 +150,8 @@ impl WireSession {
         self.cancel.clone()
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether the session takes a statement: not where an error of the server has ended it.
+    pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle
     }
 

@@ -76,8 +76,8 @@ impl<'a> Worker<'a> {
                 let copied = send(copy, &stream).await;
                 // A chunk that is still on its way would keep the transaction open.
                 let next = ahead.as_ref().filter(|ahead| ahead.reading.is_finished());
-                let (next, commit) = (next.map(|ahead| ahead.place), self.commit(place, blocks));
-                (end, begun) = self.end(&mut session, place, copied, &commit, next).await?;
+                let next = next.map(|ahead| ahead.place);
+                (end, begun) = self.end(&mut session, (place, blocks), copied, next).await?;
             } else {
                 let unwanted = copy.fail("the chunk is loaded").await;
                 unwanted.map_err(|error| self.failed(place, &error))?;
@@ -154,13 +154,13 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Ends the transaction of a chunk whose COPY has ended, and begins that of the `next` one in the same round trip.
+    /// Ends the transaction of a chunk whose COPY has ended, and begins that of the `next` one in the same round trip. The
+    /// chunk was begun when its table had so many `blocks`.
     async fn end<'s>(
         &self,
         session: &'s mut WireSession,
-        place: Place,
+        (place, blocks): (Place, u64),
         copied: Result<u64, WireError>,
-        commit: &str,
         next: Option<Place>,
     ) -> Result<(End, Option<BegunCopy<'s>>), Refusal> {
         let failed = |error: WireError| self.failed(place, &error);
@@ -183,21 +183,17 @@ impl<'a> Worker<'a> {
                 .object(self.load.tables[place.table].name())
                 .hint("Use another backup; if it ends like this too, report it with the table's definition."));
         }
-        let Some(next) = next else {
-            session.execute(commit).await.map_err(failed)?;
-            return Ok((End::Loaded, None));
-        };
-        let begun = session.execute_then_copy_in(commit, &self.begin(next)).await;
-        Ok((End::Loaded, Some(begun.map_err(failed)?)))
-    }
-
-    /// What commits a chunk that was begun when its table had so many blocks.
-    fn commit(&self, place: Place, blocks: u64) -> String {
-        match self.hinted_heap(place) {
+        let commit = match self.hinted_heap(place) {
             // What the load before it made and did not fill comes first.
             Some(heap) => statements::commit_and_hint(heap, blocks.saturating_sub(MADE_AT_ONCE)),
             None => "COMMIT".into(),
-        }
+        };
+        let Some(next) = next else {
+            session.execute(&commit).await.map_err(failed)?;
+            return Ok((End::Loaded, None));
+        };
+        let begun = session.execute_then_copy_in(&commit, &self.begin(next)).await;
+        Ok((End::Loaded, Some(begun.map_err(failed)?)))
     }
 
     /// A failure of the session. What the server says of a row's values is left out.

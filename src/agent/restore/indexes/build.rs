@@ -31,9 +31,9 @@ pub(super) struct IndexBuild {
     pub locks_table: bool,
     /// Stands for the time that it takes.
     pub cost: u64,
+    /// What the server is asked before: whether the rows are in its order, where they fill more than [`SORT_KIB`].
+    pub order_question: Option<String>,
     b_tree: bool,
-    /// The question whether the rows are in its order, where its rows fill more than [`SORT_KIB`].
-    order_question: Option<String>,
     tablespace: Option<String>,
     definition: String,
 }
@@ -113,11 +113,6 @@ impl IndexBuild {
             tablespace: None,
             definition: String::new(),
         }
-    }
-
-    /// What the server is asked before, where the answer matters.
-    pub(super) fn order_question(&self) -> Option<&str> {
-        self.order_question.as_deref()
     }
 
     /// What builds it with so many parallel workers: one simple query, so one transaction. `in_order`: so are the rows.
@@ -243,7 +238,7 @@ mod tests {
             let mut relations = relations();
             relations[0].indexes[0].bytes = Some(bytes);
             let build = of_archive(&toc([post(10, "INDEX", definition.as_bytes())]), &relations).remove(0);
-            build.order_question().map(str::to_owned)
+            build.order_question
         };
         let large = SORT_KIB * 1024 + 1;
         let plain = "CREATE INDEX \"i.\u{e9}\" ON s.t USING btree (a, lower(b) DESC) WHERE c";

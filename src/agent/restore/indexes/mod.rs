@@ -129,13 +129,12 @@ async fn build_one(
 /// Whether the rows are known to stand in the order of the index. The role may not be allowed to read them, and not every
 /// kind of table can be sampled.
 async fn is_in_order(attempt: &Attempt<'_>, session: &mut WireSession, build: &IndexBuild) -> Result<bool, Refusal> {
-    let Some(question) = build.order_question() else {
+    let Some(question) = &build.order_question else {
         return Ok(false);
     };
     match session.query(question).await {
         Ok(rows) => Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t")),
-        // Class 57: the server, or somebody there, ends the session.
-        Err(WireError::Server(error)) if !error.code().code().starts_with("57") => Ok(false),
+        Err(WireError::Server(error)) if session.is_idle() && *error.code() != SqlState::QUERY_CANCELED => Ok(false),
         Err(error) => Err(failed(attempt, build, &error)),
     }
 }
