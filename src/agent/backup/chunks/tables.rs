@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::agent::backup::exporter::Exporter;
@@ -17,6 +18,12 @@ const FIRST_WITH_TID_RANGE_SCANS: u32 = 14;
 /// Multiranges came with this major version.
 const FIRST_WITH_MULTIRANGES: u32 = 14;
 
+/// A `character(n)` of fewer characters has too few blanks to be worth looking for them.
+const PADDED_CHARACTERS: i32 = 16;
+
+/// What the type modifier of `character(n)` is larger by than n (`anychar_typmodin` in `varchar.c`).
+const VARHDRSZ: i32 = 4;
+
 /// A table whose rows are stored as chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::agent::backup) struct ChunkedTable {
@@ -25,8 +32,25 @@ pub(in crate::agent::backup) struct ChunkedTable {
     pub name: String,
     /// Columns in order, generated ones left out.
     pub columns: Vec<String>,
+    /// Places of the columns whose values come with blanks that need not be kept.
+    pub padded: Vec<usize>,
     pub format: RowFormat,
     pub size: TableSize,
+}
+
+/// A column that COPY reads.
+struct Column {
+    name: String,
+    /// Its type, and what that is modified by.
+    of: u32,
+    modifier: i32,
+}
+
+impl Column {
+    /// Whether it is a `character(n)` with room for blanks.
+    fn is_padded(&self) -> bool {
+        self.of == Type::BPCHAR.oid() && self.modifier >= PADDED_CHARACTERS + VARHDRSZ
+    }
 }
 
 /// Reads the tables that are stored as chunks, under the snapshot of the exporter, whose locks keep them as they are.
@@ -54,13 +78,22 @@ pub(super) async fn read(
         let (Some(columns), Some(size)) = (columns.remove(&relation.oid), sizes.remove(&relation.oid)) else {
             continue;
         };
-        let portable = columns.iter().all(|(_, of)| types.is_portable(*of));
+        let format = if columns.iter().all(|column| types.is_portable(column.of)) {
+            RowFormat::Binary
+        } else {
+            RowFormat::Text
+        };
+        let padded = columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.is_padded() && format == RowFormat::Binary);
         tables.push(ChunkedTable {
             oid: relation.oid,
             schema: relation.schema.clone(),
             name: relation.name.clone(),
-            columns: columns.into_iter().map(|(name, _)| name).collect(),
-            format: if portable { RowFormat::Binary } else { RowFormat::Text },
+            padded: padded.map(|(place, _)| place).collect(),
+            columns: columns.into_iter().map(|column| column.name).collect(),
+            format,
             size,
         });
     }
@@ -103,17 +136,18 @@ pub(super) fn oids(tables: &[ChunkedTable]) -> BTreeSet<u32> {
 }
 
 const COLUMNS: &str = "
-SELECT attrelid, attname::text, atttypid FROM pg_attribute
+SELECT attrelid, attname::text, atttypid, atttypmod FROM pg_attribute
 WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attrelid, attnum";
 
-/// Names and types of the columns that COPY reads, by table. A table without any is not there.
-async fn columns(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, Vec<(String, u32)>>, tokio_postgres::Error> {
-    let mut columns: BTreeMap<u32, Vec<(String, u32)>> = BTreeMap::new();
+/// The columns that COPY reads, by table. A table without any is not there.
+async fn columns(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Column>>, tokio_postgres::Error> {
+    let mut columns: BTreeMap<u32, Vec<Column>> = BTreeMap::new();
     for row in client.query(COLUMNS, &[&oids]).await? {
-        columns
-            .entry(row.try_get(0)?)
-            .or_default()
-            .push((row.try_get(1)?, row.try_get(2)?));
+        columns.entry(row.try_get(0)?).or_default().push(Column {
+            name: row.try_get(1)?,
+            of: row.try_get(2)?,
+            modifier: row.try_get(3)?,
+        });
     }
     Ok(columns)
 }
@@ -204,6 +238,7 @@ mod tests {
             schema: "s".into(),
             name: format!("t{oid}"),
             columns: Vec::new(),
+            padded: Vec::new(),
             format: RowFormat::Text,
             size: TableSize {
                 blocks,

@@ -10,8 +10,9 @@ use super::source::{ExporterRows, READING, Rows};
 use super::tables::ChunkedTable;
 use crate::agent::backup::exporter::Exporter;
 use crate::agent::progress::Reporter;
+use crate::api::reasons;
 use crate::plan::Refusal;
-use crate::postgres::chunking::{BINARY_HEADER, BINARY_TRAILER, Unit, copy_out};
+use crate::postgres::chunking::{BINARY_HEADER, BINARY_TRAILER, Unit, copy_out, take_padding_off};
 use crate::postgres::quote;
 use crate::postgres::wire::{WireError, WireSession};
 use crate::store::manifest::RowFormat;
@@ -160,16 +161,8 @@ impl Worker {
 
     async fn copy(&mut self, work: &Work, unit: Unit) -> Result<Vec<PutChunk>, Refusal> {
         let table = &work.tables[unit.table];
-        let ChunkedTable {
-            oid: _,
-            schema,
-            name,
-            columns,
-            format,
-            size: _,
-        } = table;
-        let qualified = quote::qualified(schema, name);
-        let sql = copy_out(schema, name, columns, *format, unit.range);
+        let qualified = quote::qualified(&table.schema, &table.name);
+        let sql = copy_out(&table.schema, &table.name, &table.columns, table.format, unit.range);
         let failed = |error: WireError| error.refusal(READING, Some(&qualified));
         let Self {
             session,
@@ -190,7 +183,7 @@ impl Worker {
             quote::literal(&work.exporter.snapshot)
         );
         match session.copy_out(&begin).await {
-            Ok(rows) => store(work, *format, Rows::OfWorker(rows), buffer, &qualified).await,
+            Ok(rows) => store(work, table, Rows::OfWorker(rows), buffer).await,
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tracing::info!(
                     table = qualified,
@@ -198,8 +191,8 @@ impl Worker {
                 );
                 session.execute("ROLLBACK").await.map_err(failed)?;
                 *in_transaction = false;
-                let rows = ExporterRows::begin(&work.exporter, &sql, *format, &qualified).await?;
-                store(work, *format, Rows::OfExporter(Box::new(rows)), buffer, &qualified).await
+                let rows = ExporterRows::begin(&work.exporter, &sql, table.format, &qualified).await?;
+                store(work, table, Rows::OfExporter(Box::new(rows)), buffer).await
             }
             Err(error) => Err(failed(error)),
         }
@@ -209,20 +202,26 @@ impl Worker {
 /// Cuts the rows into chunks, each a whole COPY stream, and hands them to the repository.
 async fn store(
     work: &Work,
-    format: RowFormat,
+    table: &ChunkedTable,
     mut rows: Rows<'_>,
     buffer: &mut Vec<u8>,
-    table: &str,
 ) -> Result<Vec<PutChunk>, Refusal> {
+    let qualified = quote::qualified(&table.schema, &table.name);
     let mut chunks = Vec::new();
     loop {
         buffer.clear();
-        if format == RowFormat::Binary {
+        if table.format == RowFormat::Binary {
             buffer.extend_from_slice(BINARY_HEADER);
         }
-        let read = rows.read(buffer, CHUNK_BYTES, table).await?;
+        let read = rows.read(buffer, CHUNK_BYTES, &qualified).await?;
+        if !table.padded.is_empty() {
+            let found = take_padding_off(buffer, table.columns.len(), &table.padded);
+            if found != Some(read.rows) {
+                return Err(of_another_form(&qualified));
+            }
+        }
         if read.rows > 0 {
-            if format == RowFormat::Binary {
+            if table.format == RowFormat::Binary {
                 buffer.extend_from_slice(BINARY_TRAILER);
             }
             let bytes = buffer.len() as u64;
@@ -244,4 +243,11 @@ async fn store(
             return Ok(chunks);
         }
     }
+}
+
+fn of_another_form(table: &str) -> Refusal {
+    let message = format!("The server sent the rows of {table} in a form that this release does not know.");
+    Refusal::permanent(reasons::INTERNAL, message)
+        .object(table)
+        .hint("Back up with `dataFormat: Custom`, and report it with the server's version.")
 }

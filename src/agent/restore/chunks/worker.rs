@@ -16,7 +16,7 @@ use crate::store::repository::RepositoryError;
 
 /// Rows of at least so many bytes are read once they are loaded, for the hint bits: with fewer, it would cost more waits
 /// for the disk than it saves.
-const HINTED_BYTES: u64 = 1 << 20;
+const HINTED_BYTES: u64 = 1 << 19;
 
 /// Blocks by which a table grows at once, at most (`MAX_BUFFERS_TO_EXTEND_BY` in `hio.c`).
 const MADE_AT_ONCE: u64 = 64;

@@ -7,12 +7,15 @@ use std::iter::zip;
 use pgrescue::store::manifest::RowFormat;
 use serde_json::json;
 
-use super::reassemble::restore;
+use super::reassemble::{restore, stream};
 use super::{Objects, backed_up};
 use crate::parts::{Database, NEWEST_CLIENT, PostgresServer};
 
 /// What stands behind the values of a table.
 const END: &str = "the end of a table";
+
+/// A type whose values come without the blanks at their end.
+const PADDED: &str = "char(20)";
 
 /// From which version of the source on a type goes in binary.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,7 @@ const OWN_TYPES: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'hap''py');
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
     CREATE DOMAIN feeling AS mood;
+    CREATE DOMAIN code AS char(20);
     CREATE DOMAIN moods AS mood[];
     CREATE DOMAIN numbers AS int[];
     CREATE DOMAIN class AS regclass;
@@ -103,6 +107,9 @@ const CASES: &[Case] = &[
     built_in("boolean", &["t", "f"]),
     built_in("\"char\"", &["x", ""]),
     built_in("char(5)", &["ab", "abcde"]),
+    built_in(PADDED, &["", "é  x", "中\t  ", "  of twenty, no blank"]),
+    built_in("bpchar", &["blanks  ", ""]),
+    own("code", &["ab", ""], Binary::Always),
     built_in("varchar(9)", &["", "a\tb"]),
     built_in("text", &["", "\\N", "\\.", "ü \" ' \\ \n\r"]),
     built_in("name", &["pg_class", ""]),
@@ -263,6 +270,11 @@ async fn every_type_comes_back(major: u32) {
         assert_eq!(chunks.map(|chunks| chunks.format), Some(*format), "{of} on {major}");
     }
     let objects = Objects(folder.path().to_owned());
+    let (padded, ..) = tables.iter().find(|(_, of, _)| of == PADDED).expect("the case");
+    let relation = database.relations.iter().find(|relation| relation.name == *padded);
+    let chunk = relation.and_then(|relation| relation.chunks.as_ref()?.chunks.first());
+    let rows = stream(&objects, chunk.expect("rows"));
+    assert!(!rows.windows(3).any(|bytes| bytes == b"   "), "{rows:?}");
     let clients = [(major, manifest.tools.client_major), (18, NEWEST_CLIENT)];
     for (target, client) in clients {
         let target = PostgresServer::shared(target).create_database_with("types_of", "TEMPLATE template0");
@@ -276,13 +288,14 @@ async fn every_type_comes_back(major: u32) {
     }
 }
 
-/// The values of each table, in their order.
+/// The values of each table, in their order, as they are stored: a cast to text would lose blanks.
 fn values(database: &Database<'_>, tables: &[(String, String, RowFormat)]) -> Vec<String> {
     let mut sql = "SET timezone = 'UTC'; SET extra_float_digits = 3; SET lc_monetary = 'C';".to_owned();
     for (table, ..) in tables {
         let _ = write!(
             sql,
-            "SELECT coalesce(v::text, 'NULL') FROM {table} ORDER BY ctid; SELECT '{END}';"
+            "SELECT CASE num_nulls(v) WHEN 0 THEN format('%s|', v) ELSE 'NULL' END FROM {table} ORDER BY ctid; \
+             SELECT '{END}';"
         );
     }
     let output = database.psql(&sql);
