@@ -93,6 +93,13 @@ pub(super) fn bound(bytes: usize) -> usize {
     compress_bound(bytes)
 }
 
+/// What becomes of the checksum in a frame, with which who unpacks it by hand can prove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameChecksum {
+    Proved,
+    PassedOver,
+}
+
 /// The COPY stream in what is stored, proved against the manifest, in the memory of `room`. No more than `chunk.bytes`
 /// are allocated, whatever the frame says of itself, and, where it is decrypted, the bytes of the frame.
 pub(super) fn decode(
@@ -100,21 +107,28 @@ pub(super) fn decode(
     chunk: &ChunkManifest,
     key: &[u8; 32],
     identities: Option<&Identities>,
+    checksum: FrameChecksum,
     room: Vec<u8>,
 ) -> Result<Vec<u8>, ChunkDamage> {
     check_sha256(stored, chunk)?;
     let Some(identities) = identities else {
-        return unpack(stored, chunk, key, room);
+        return unpack(stored, chunk, key, checksum, room);
     };
     let frame = identities.decrypt(stored).map_err(|unreadable| match unreadable {
         Unreadable::NoIdentityFits => ChunkDamage::Encryption("none of the given identities opens it".to_owned()),
         Unreadable::Damaged(problem) => ChunkDamage::Encryption(problem),
     })?;
-    unpack(&frame, chunk, key, room)
+    unpack(&frame, chunk, key, checksum, room)
 }
 
 /// The COPY stream in a frame.
-fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32], room: Vec<u8>) -> Result<Vec<u8>, ChunkDamage> {
+fn unpack(
+    stored: &[u8],
+    chunk: &ChunkManifest,
+    key: &[u8; 32],
+    checksum: FrameChecksum,
+    room: Vec<u8>,
+) -> Result<Vec<u8>, ChunkDamage> {
     let name: ChunkName = chunk
         .name
         .parse()
@@ -138,7 +152,7 @@ fn unpack(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32], room: Vec<u8>) -
         }
         _ => return Err(not_a_frame("it does not say how long its content is".into())),
     }
-    let stream = decompress(stored, chunk.bytes, room)?;
+    let stream = decompress(stored, chunk.bytes, checksum, room)?;
     if ChunkName::of(key, &stream) == name {
         Ok(stream)
     } else {
@@ -158,7 +172,7 @@ pub(super) fn check_sha256(stored: &[u8], chunk: &ChunkManifest) -> Result<(), C
     })
 }
 
-fn decompress(stored: &[u8], bytes: u64, mut stream: Vec<u8>) -> Result<Vec<u8>, ChunkDamage> {
+fn decompress(stored: &[u8], bytes: u64, checksum: FrameChecksum, mut stream: Vec<u8>) -> Result<Vec<u8>, ChunkDamage> {
     let failed = |error: std::io::Error| ChunkDamage::Frame(error.to_string());
     let length = usize::try_from(bytes).map_err(|error| failed(std::io::Error::other(error)))?;
     stream.clear();
@@ -166,9 +180,8 @@ fn decompress(stored: &[u8], bytes: u64, mut stream: Vec<u8>) -> Result<Vec<u8>,
         .try_reserve_exact(length)
         .map_err(|error| failed(std::io::Error::other(error)))?;
     let mut decompressor = Decompressor::new().map_err(failed)?;
-    // The name says more of the content than the frame's checksum, which is for who unpacks it by hand.
-    let unchecked = decompressor.set_parameter(DParameter::ForceIgnoreChecksum(true));
-    unchecked.map_err(failed)?;
+    let pass_over = DParameter::ForceIgnoreChecksum(checksum == FrameChecksum::PassedOver);
+    decompressor.set_parameter(pass_over).map_err(failed)?;
     let found = decompressor.decompress_to_buffer(stored, &mut stream).map_err(failed)?;
     if found == length {
         Ok(stream)
@@ -185,7 +198,8 @@ mod tests {
     use super::*;
 
     fn decode(stored: &[u8], chunk: &ChunkManifest, key: &[u8; 32]) -> Result<Vec<u8>, ChunkDamage> {
-        super::decode(stored, chunk, key, None, b"of another chunk".to_vec())
+        let room = b"of another chunk".to_vec();
+        super::decode(stored, chunk, key, None, FrameChecksum::Proved, room)
     }
 
     const KEY: [u8; 32] = [7; 32];
@@ -249,6 +263,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_wrong_checksum_in_the_frame_is_found_where_it_is_asked_for() {
+        let (manifest, mut stored) = chunk(b"1\tone\n");
+        *stored.last_mut().unwrap() ^= 1;
+        let manifest = with_hash_of(&stored, &manifest);
+        let damage = decode(&stored, &manifest, &KEY).unwrap_err();
+        assert!(matches!(damage, ChunkDamage::Frame(_)), "{damage}");
+        let passed_over = super::decode(&stored, &manifest, &KEY, None, FrameChecksum::PassedOver, Vec::new());
+        assert_eq!(passed_over.unwrap(), b"1\tone\n");
     }
 
     #[test]
