@@ -10,16 +10,16 @@ use tokio::time::Instant;
 use super::reassemble::restore;
 use super::{Objects, chunks, load_ranges};
 use crate::backup::slow_store::{SlowStore, rows_so_far};
-use crate::backup::{Request, in_folder, request, s3};
+use crate::backup::{Ended, Request, in_folder, request, s3};
 use crate::parts::{Database, PostgresServer, Toxiproxy};
 
 /// Waits until `sql` says true.
 async fn wait_until(source: &Database<'_>, sql: &str) {
     let client = source.server.connect(&source.name).await;
-    let until = Instant::now() + Duration::from_mins(1);
+    let until = Instant::now() + Duration::from_mins(3);
     while !client.query_one(sql, &[]).await.expect("looked").get::<_, bool>(0) {
         assert!(Instant::now() < until, "it never came to {sql}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -37,14 +37,26 @@ async fn hold_dump(source: &Database<'_>) -> tokio_postgres::Client {
     holder
 }
 
-/// Waits until rows have gone by and pg_dump has ended.
-async fn rows_alone_are_read(request: &Request, source: &Database<'_>, holder: &tokio_postgres::Client) {
+/// Waits until rows have gone by and pg_dump has ended, while the backup is `running`.
+async fn rows_alone_are_read(
+    running: &mut (impl Future<Output = Ended> + Unpin),
+    request: &Request,
+    source: &Database<'_>,
+    holder: &tokio_postgres::Client,
+) {
+    tokio::select! {
+        ended = running => panic!("the backup ended before: {:?}", ended.result),
+        () = rows_go_by(request, source, holder) => {}
+    }
+}
+
+async fn rows_go_by(request: &Request, source: &Database<'_>, holder: &tokio_postgres::Client) {
     // It begins beside the rows: what waits for its tables before that makes the backup begin again.
     let holders = "(SELECT count(DISTINCT pid) FROM pg_locks WHERE granted AND relation = 'fleeting'::regclass)";
     wait_until(source, &format!("SELECT {holders} = 2")).await;
     holder.batch_execute("COMMIT").await.expect("released");
     wait_until(source, &format!("SELECT {holders} = 1")).await;
-    let until = Instant::now() + Duration::from_mins(1);
+    let until = Instant::now() + Duration::from_mins(3);
     while rows_so_far(request) == 0 {
         assert!(Instant::now() < until, "the backup reads rows");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -62,8 +74,9 @@ async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
     let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let changer = server.connect(&source.name).await;
     let holder = hold_dump(&source).await;
+    let mut running = Box::pin(request.run());
+    rows_alone_are_read(&mut running, &request, &source, &holder).await;
     let changing = async {
-        rows_alone_are_read(&request, &source, &holder).await;
         let progress = request.context.reporter.status().progress.expect("progress");
         let change = async { changer.batch_execute(change).await.expect("changed") };
         let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'big'::regclass)";
@@ -74,7 +87,7 @@ async fn is_backed_up_as_before(major: u32, change: &str, after: &str) {
         tokio::join!(change, going_on);
         progress.rows
     };
-    let (ended, rows_before) = tokio::join!(request.run(), changing);
+    let (ended, rows_before) = tokio::join!(running, changing);
     ended.artifact();
     let rows = 48 * 512 * 4 + 100;
     assert!(rows_before < rows, "the change came in the middle: {rows_before} rows");
@@ -110,15 +123,16 @@ async fn a_truncate_after_the_locks_were_lost_fails_the_backup() {
     let store = SlowStore::behind(&toxiproxy);
     let request = request(&source, store.storage(), chunks(json!({"parallelism": 1})));
     let holder = hold_dump(&source).await;
+    let mut running = Box::pin(request.run());
+    rows_alone_are_read(&mut running, &request, &source, &holder).await;
     let changing = async {
-        rows_alone_are_read(&request, &source, &holder).await;
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                    AND state = 'idle in transaction'; TRUNCATE big";
         let changer = server.connect(&source.name).await;
         changer.batch_execute(sql).await.expect("truncated");
         store.lets_go_on();
     };
-    let (ended, ()) = tokio::join!(request.run(), changing);
+    let (ended, ()) = tokio::join!(running, changing);
     let refusal = ended.refusal();
     assert_eq!(refusal.class, FailureClass::Temporary, "{refusal:?}");
     let expected = [reasons::CONNECTION_LOST, reasons::DEFINITIONS_CHANGED];
