@@ -19,8 +19,8 @@ const ROOM: usize = 16 << 20;
 
 impl Repository {
     /// The COPY stream of a chunk that a manifest names, proved: SHA-256 of what is stored, one whole age file where it
-    /// is encrypted, one zstd frame and nothing behind it, its checksum, the length, and the keyed hash. Memory: `stored_bytes`,
-    /// twice where it is encrypted, and `bytes` of the chunk, no more whatever the object holds.
+    /// is encrypted, one zstd frame and nothing behind it, its checksum, the length, and the keyed hash. Memory:
+    /// `stored_bytes`, twice where it is encrypted, and `bytes` of the chunk, no more whatever the object holds.
     pub async fn read_chunk(&self, chunk: &ChunkManifest) -> Result<Vec<u8>, RepositoryError> {
         self.read_and_decode(Vec::new(), chunk, FrameChecksum::Proved).await
     }

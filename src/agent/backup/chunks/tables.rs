@@ -10,6 +10,7 @@ use crate::agent::backup::relations::Relation;
 use crate::agent::backup::selection::Selection;
 use crate::plan::Refusal;
 use crate::postgres::chunking::{PgType, PgTypes, TableSize};
+use crate::postgres::quote;
 use crate::store::manifest::RowFormat;
 
 /// TID range scans came with this major version; before it, a condition on `ctid` reads the whole table.
@@ -36,6 +37,13 @@ pub(in crate::agent::backup) struct ChunkedTable {
     pub padded: Vec<usize>,
     pub format: RowFormat,
     pub size: TableSize,
+}
+
+impl ChunkedTable {
+    /// Its name as it stands in SQL.
+    pub fn qualified(&self) -> String {
+        quote::qualified(&self.schema, &self.name)
+    }
 }
 
 /// A column that COPY reads.
@@ -126,8 +134,7 @@ fn largest_within(mut tables: Vec<ChunkedTable>, mut room: usize) -> Vec<Chunked
 
 /// pg_dump's option that leaves the rows of this table to the chunks.
 pub(super) fn argument(table: &ChunkedTable) -> String {
-    let name = crate::postgres::quote::qualified(&table.schema, &table.name);
-    format!("--exclude-table-data={name}")
+    format!("--exclude-table-data={}", table.qualified())
 }
 
 /// OIDs of the tables.

@@ -89,11 +89,10 @@ impl Work {
     }
 
     fn tell(&self, table: usize, left: usize) {
-        let ChunkedTable { schema, name, .. } = &self.tables[table];
+        let name = self.tables[table].qualified();
         let parts = self.parts[table];
         let database = self.exporter.session().settings().database().unwrap_or_default();
-        self.reporter
-            .table(database, &quote::qualified(schema, name), parts - left, parts);
+        self.reporter.table(database, &name, parts - left, parts);
     }
 
     /// What was copied, where all of it was.
@@ -161,7 +160,7 @@ impl Worker {
 
     async fn copy(&mut self, work: &Work, unit: Unit) -> Result<Vec<PutChunk>, Refusal> {
         let table = &work.tables[unit.table];
-        let qualified = quote::qualified(&table.schema, &table.name);
+        let qualified = table.qualified();
         let sql = copy_out(&table.schema, &table.name, &table.columns, table.format, unit.range);
         let failed = |error: WireError| error.refusal(READING, Some(&qualified));
         let Self {
@@ -206,7 +205,7 @@ async fn store(
     mut rows: Rows<'_>,
     buffer: &mut Vec<u8>,
 ) -> Result<Vec<PutChunk>, Refusal> {
-    let qualified = quote::qualified(&table.schema, &table.name);
+    let qualified = table.qualified();
     let mut chunks = Vec::new();
     loop {
         buffer.clear();
